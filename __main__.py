@@ -1,0 +1,29 @@
+"""The program: load the site, wire its components, export what other tools need."""
+
+import pulumi
+
+from components.catalog import bundles
+from components.etcd_cluster import EtcdCluster
+from components.host import Host, HostArgs
+from components.kea_database import KeaDatabase
+from components.postgres_cluster import PostgresCluster
+from components.site_secrets import SiteSecrets
+from infra.existing import existing_machines
+from keadb.site import load_site
+
+stack = pulumi.get_stack()
+config = pulumi.Config("keadb")
+site = load_site(config.require_object("site"), source=f"Pulumi.{stack}.yaml")
+secrets = SiteSecrets.from_config(config, stack)
+
+planned = bundles(site)
+hosts = {
+    name: Host(HostArgs(site=site, machine=machine, secrets=secrets, bundles=planned[name]))
+    for name, machine in existing_machines(site).items()
+}
+etcd = EtcdCluster(site, hosts)
+postgres = PostgresCluster(site, hosts, etcd)
+kea = KeaDatabase(site, hosts, postgres)
+
+pulumi.export("site", site.name)
+pulumi.export("conninfo", site.conninfo)

@@ -1,0 +1,184 @@
+"""One host under keadb's care: the only caller of ``remote.Command``.
+
+A host is reached as the site's own deploy identity with its host key pinned, gets the applier, the secrets that
+it needs, the base system and its certificates. Services then hand it bundles. It never restarts a machine,
+never opens a second way in, and deletes nothing on the host when it leaves the program.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pulumi
+from pulumi_command import remote
+
+from components.base_system import base_bundle
+from components.site_secrets import SiteSecrets
+from keadb import hostkit_source, naming, pki
+from keadb.site import Site
+
+if TYPE_CHECKING:
+    from infra.machine import Machine
+    from keadb.bundle import Bundle
+
+APPLIER = "/usr/lib/keadb/keadb-apply"
+
+# An installed applier replaces itself; a new host has none yet and may do more than the base system leaves it.
+# The installer is part of what arrives on stdin, so that its text stands in the preview too.
+_INSTALL = (
+    'import json, sys; request = json.load(sys.stdin); scope = {"__name__": "keadb_install"}; '
+    'exec(request["modules"]["hostkit/install.py"], scope); sys.exit(scope["main"](request))'
+)
+_BOOTSTRAP = f"""\
+if [ -x {APPLIER} ] && sudo -n -l {APPLIER} >/dev/null 2>&1; then
+    exec sudo -n {APPLIER} bootstrap
+fi
+if ! sudo -n true 2>/dev/null; then
+    echo "keadb: user $(id -un) may not use sudo without a password on $(uname -n): see docs/real-site.md" >&2
+    exit 1
+fi
+if ! command -v python3 >/dev/null; then
+    sudo -n sh -c 'apt-get update && apt-get install --yes --no-install-recommends python3' </dev/null >&2 || exit 1
+fi
+exec sudo -n python3 -c '{_INSTALL}'
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostArgs:
+    """What a host is made of: its machine, the site, the site's secrets, and the bundles it will be given.
+
+    ``bundles`` is only used to know which secrets the host needs; ``Host.apply`` sends them.
+    """
+
+    site: Site
+    machine: Machine
+    secrets: SiteSecrets
+    bundles: Sequence[Bundle]
+
+
+class Host(pulumi.ComponentResource):
+    """A host with applier, secrets, base system and certificates, ready for the bundles of services.
+
+    Creates five commands: bootstrap, secrets, base, keys, certificates. ``ready`` is what everything else on
+    this host waits for.
+    """
+
+    ready: pulumi.Resource
+
+    def __init__(self, args: HostArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        """Register the host under its own name."""
+        self.spec = args.site.hosts[args.machine.name]
+        super().__init__("keadb:components:Host", self.spec.name, {}, opts)
+        self._secrets = args.secrets
+        self._machine = args.machine
+        self._connection = remote.ConnectionArgs(
+            host=args.machine.address,
+            port=args.machine.port,
+            user=args.machine.user,
+            private_key=args.secrets.output("deploy_key"),
+            host_key=args.machine.host_key,
+            dial_error_limit=args.machine.dial_retries,
+            per_dial_timeout=5,
+        )
+        bootstrap = self._command(
+            "bootstrap",
+            create=_BOOTSTRAP,
+            stdin=_as_json({"format": 1, "modules": hostkit_source.modules()}),
+            depends_on=args.machine.depends_on,
+        )
+        store = self._command(
+            "secrets",
+            create=f"sudo -n {APPLIER} secrets",
+            stdin=self._store_request(args.bundles),
+            logging=remote.Logging.NONE,
+            depends_on=[bootstrap],
+        )
+        # Until it is assigned for good, the base bundle itself needs something to wait for.
+        self.ready = store
+        base = self.apply(base_bundle(args.site, self.spec))
+        keys = self._command(
+            "keys",
+            create=f"sudo -n {APPLIER} keys",
+            stdin=_as_json({"names": sorted(pki.certificates(args.site, self.spec))}),
+            logging=remote.Logging.NONE,
+            depends_on=[base],
+        )
+        certificates = self._command(
+            "certificates",
+            create=f"sudo -n {APPLIER} certificates",
+            stdin=keys.stdout.apply(lambda answer: self._signed(args.site, answer)),
+            depends_on=[keys],
+        )
+        self.ready = certificates
+        self.register_outputs({"address": args.machine.address, "certificates": certificates.stdout})
+
+    def apply(
+        self,
+        bundle: Bundle,
+        *,
+        depends_on: Sequence[pulumi.Resource] = (),
+        parent: pulumi.Resource | None = None,
+    ) -> pulumi.Resource:
+        """Send a bundle to the applier; it runs again whenever a byte of the bundle or a used secret changes.
+
+        Raises ValueError for a bundle of another host.
+        """
+        if bundle.host != self.spec.name:
+            msg = f"bundle {bundle.name} is for {bundle.host}, not for {self.spec.name}"
+            raise ValueError(msg)
+        return self._command(
+            bundle.name,
+            create=f"sudo -n {APPLIER} apply",
+            stdin=bundle.to_json(self._secrets.fingerprints(bundle.secrets)),
+            depends_on=[self.ready, *depends_on],
+            parent=parent,
+        )
+
+    def _command(
+        self,
+        step: str,
+        *,
+        create: str,
+        stdin: pulumi.Input[str],
+        depends_on: Sequence[pulumi.Resource],
+        logging: remote.Logging = remote.Logging.STDERR,
+        parent: pulumi.Resource | None = None,
+    ) -> remote.Command:
+        """Register one command: no update and no delete text, so that a run is always the same ``create``."""
+        return remote.Command(
+            naming.resource_name(self.spec.name, step),
+            connection=self._connection,
+            create=create,
+            stdin=stdin,
+            logging=logging,
+            add_previous_output_in_env=False,
+            # A rebuilt machine changes no other input; its generation in the site file says that it is new.
+            triggers=[self.spec.generation],
+            opts=pulumi.ResourceOptions(parent=parent or self, depends_on=list(depends_on)),
+        )
+
+    def _store_request(self, bundles: Sequence[Bundle]) -> pulumi.Output[str]:
+        needed = sorted({name for bundle in bundles for name in bundle.secrets})
+        return pulumi.Output.secret(_as_json({"secrets": {name: self._secrets.value(name) for name in needed}}))
+
+    def _signed(self, site: Site, answer: str) -> str:
+        """Return the request of the certificates command for what the keys command answered."""
+        requests: Mapping[str, str] = json.loads(answer)["requests"]
+        specs = pki.certificates(site, self.spec)
+        ca_key = self._secrets.value("ca_key")
+        return _as_json(
+            {
+                "ca": pki.ca_certificate(ca_key, site),
+                "certificates": {
+                    name: pki.sign(ca_key, site, requests[name], spec) for name, spec in sorted(specs.items())
+                },
+            }
+        )
+
+
+def _as_json(data: object) -> str:
+    return json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
