@@ -1,12 +1,12 @@
 """The program: load the site, wire its components, export what other tools need."""
 
 import pulumi
-
 from components.catalog import bundles
 from components.etcd_cluster import EtcdCluster
-from components.host import Host, HostArgs
 from components.kea_database import KeaDatabase
 from components.postgres_cluster import PostgresCluster
+
+from components.host import Host, HostArgs
 from components.site_secrets import SiteSecrets
 from infra.existing import existing_machines
 from keadb.site import load_site

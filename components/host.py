@@ -8,7 +8,6 @@ never opens a second way in, and deletes nothing on the host when it leaves the 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,13 +15,15 @@ import pulumi
 from pulumi_command import remote
 
 from components.base_system import base_bundle
-from components.site_secrets import SiteSecrets
 from keadb import hostkit_source, naming, pki
-from keadb.site import Site
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from components.site_secrets import SiteSecrets
     from infra.machine import Machine
     from keadb.bundle import Bundle
+    from keadb.site import Site
 
 APPLIER = "/usr/lib/keadb/keadb-apply"
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import pulumi
 
 from keadb import secrets
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 CONFIG_PREFIX = "secret_"
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import pulumi
+if TYPE_CHECKING:
+    import pulumi
 
 
 @dataclass(frozen=True, kw_only=True)

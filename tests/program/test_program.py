@@ -7,10 +7,10 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from conftest import STACKS, Program, is_secret, load_program, unwrap
-
 from components.catalog import bundles
+
 from keadb.site import load_site
+from tests.program.harness import STACKS, Program, is_secret, load_program, unwrap
 
 
 def _strings(value: Any) -> list[str]:
@@ -124,7 +124,11 @@ def test_sites_differ_in_data_only() -> None:
     shapes: dict[str, dict[str, list[tuple[str, str]]]] = {}
     for stack in STACKS:
         loaded = load_program(stack)
-        shape = [(r.type, r.name.replace(f"{stack}-", "SITE-")) for r in loaded.resources if r.type != "pulumi:pulumi:Stack"]
+        shape = [
+            (r.type, r.name.replace(f"{stack}-", "SITE-"))
+            for r in loaded.resources
+            if r.type != "pulumi:pulumi:Stack"
+        ]
         shapes.setdefault(loaded.site["topology"], {})[stack] = shape
     for by_stack in shapes.values():
         first, *rest = by_stack.values()
@@ -152,9 +156,7 @@ def test_a_single_node_site_is_the_same_program() -> None:
         (("etcd", "heartbeat_ms"), 300, {"etcd", "etcd-form"}),
     ],
 )
-def test_a_change_reaches_exactly_the_bundles_concerned(
-    key: tuple[str, str], value: int, expected: set[str]
-) -> None:
+def test_a_change_reaches_exactly_the_bundles_concerned(key: tuple[str, str], value: int, expected: set[str]) -> None:
     """One key of the site file changes the bundles that use it, and the steps that bring those into force."""
 
     def change(site: dict[str, Any]) -> None:

@@ -1,0 +1,96 @@
+"""One site in the lab for the whole run: made, brought up by the real engine, taken down at the end."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from lab.api import Lab
+
+from tests.lab.harness import NAME, Site, Writer, wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def why_not() -> str | None:
+    """Return why this machine cannot run the lab, or None."""
+    if os.geteuid() != 0:
+        return "the lab needs root (network namespaces, containers)"
+    probe = subprocess.run(["unshare", "--net", "--mount", "true"], capture_output=True, text=True, check=False)
+    if probe.returncode:
+        return f"this machine refuses namespaces: {probe.stderr.strip()}"
+    return None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip lab tests with the reason where the lab cannot run."""
+    reason = why_not()
+    for item in items:
+        if item.get_closest_marker("lab") and reason:
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def site() -> Iterator[Site]:
+    """A whole site, brought up once."""
+    lab = Lab(NAME)
+    made = Site(NAME, lab)
+    lab.down()
+    try:
+        lab.up()
+        started = time.monotonic()
+        made.keadb("up", "--stack", NAME, "--yes")
+        made.first_up_seconds = time.monotonic() - started
+        made.keadb("lab", "load", "--name", NAME)
+        yield made
+    finally:
+        if not os.environ.get("KEADB_KEEP_TEST_LAB"):
+            lab.down()
+
+
+@pytest.fixture
+def settled(site: Site) -> Site:
+    """The site with a leader and a streaming sync standby."""
+    wait_for("a leader and a sync standby", site.healthy, 180)
+    return site
+
+
+@pytest.fixture
+def writer(settled: Site, tmp_path: Path) -> Iterator[Writer]:
+    """A writer that has already written; its table is new for each test."""
+    site = settled
+    leader = site.leader()
+    assert leader
+    site.sql(
+        leader,
+        "DROP SCHEMA IF EXISTS drill CASCADE; CREATE SCHEMA drill AUTHORIZATION kea_owner; "
+        "SET ROLE kea_owner; CREATE TABLE drill.written (id bigint PRIMARY KEY)",
+    )
+    environment = dict(os.environ, PGPASSWORD=site.secrets()["kea_owner_a_password"])
+    acks, stop_file = tmp_path / "acks", tmp_path / "stop"
+    process = subprocess.Popen(
+        [
+            "nsenter", f"--net=/run/netns/keadb-{site.name}",
+            sys.executable, str(Path(__file__).with_name("writer.py")),
+            site.conninfo("kea_owner_a"), str(acks), str(stop_file),
+        ],
+        env=environment,
+    )  # fmt: skip
+    acks.touch()
+    running = Writer(process, acks, stop_file)
+    try:
+        running.wait_for_more()
+        yield running
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            process.wait(timeout=30)
+        shutil.rmtree(tmp_path, ignore_errors=True)

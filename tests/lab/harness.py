@@ -1,0 +1,182 @@
+"""What lab tests use: a running site and the commands that drive it, a writer, and waits."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from lab.api import Lab
+
+ROOT = Path(__file__).parents[2]
+KEADB = ROOT / "bin" / "keadb"
+NAME = os.environ.get("KEADB_TEST_LAB", "test")
+
+
+def wait_for(what: str, get: Callable[[], Any], seconds: float = 90) -> Any:
+    """Return the first truthy answer of ``get``; fails after a generous time, naming what was waited for."""
+    end = time.monotonic() + seconds
+    while True:
+        answer = get()
+        if answer:
+            return answer
+        if time.monotonic() > end:
+            pytest.fail(f"waited {seconds:.0f} s in vain for {what}")
+        time.sleep(0.5)
+
+
+@dataclass
+class Site:
+    """A running site: its lab, and keadb's own command to drive it."""
+
+    name: str
+    lab: Lab
+    first_up_seconds: float = 0.0
+
+    @property
+    def state(self) -> Path:
+        """The lab's state folder."""
+        return Path(os.environ.get("KEADB_LAB_STATE", "/var/lib/keadb-lab")) / self.name
+
+    @property
+    def site_file(self) -> Path:
+        """The stack file of the lab."""
+        return self.state / f"Pulumi.{self.name}.yaml"
+
+    def keadb(
+        self,
+        *args: str,
+        check: bool = True,
+        env: dict[str, str] | None = None,
+        command: Path = KEADB,
+        **kwargs: Any,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the command as a user would."""
+        done = subprocess.run(
+            [command, *args], capture_output=True, text=True, check=False, env=env, timeout=600, **kwargs
+        )
+        if check and done.returncode:
+            pytest.fail(f"keadb {' '.join(args)} exited {done.returncode}:\n{done.stdout}\n{done.stderr}")
+        return done
+
+    def status(self) -> dict[str, Any]:
+        """Return what `keadb status --json` says, healthy or not."""
+        done = self.keadb("status", "--stack", self.name, "--json", check=False)
+        return dict(json.loads(done.stdout)) if done.stdout.strip().startswith("{") else {}
+
+    def leader(self) -> str | None:
+        """Return the leader's host name, if any answering node knows one."""
+        return next((m["name"] for m in self.members() if m["role"] == "leader"), None)
+
+    def members(self) -> list[dict[str, Any]]:
+        """Return Patroni's members as the first answering database host sees them."""
+        for host in self.database_hosts:
+            done = self.lab.exec(host, ["patronictl", "-c", "/etc/patroni/config.yml", "list", "-f", "json"])
+            if done.returncode == 0 and done.stdout.strip():
+                return [
+                    {"name": m["Member"], "role": m["Role"].lower().replace(" ", "_"), "state": m["State"]}
+                    for m in json.loads(done.stdout)
+                ]
+        return []
+
+    @property
+    def database_hosts(self) -> list[str]:
+        """Names of the database hosts, preferred one first."""
+        return [f"{self.name}-kea-db-01", f"{self.name}-kea-db-02"]
+
+    def healthy(self) -> bool:
+        """Say whether there is one running leader and one streaming sync standby."""
+        members = {m["role"]: m["state"] for m in self.members()}
+        return members == {"leader": "running", "sync_standby": "streaming"}
+
+    def sql(self, host: str, statement: str, database: str = "kea") -> str:
+        """Run one statement on a host as the superuser, over its unix socket; return the bare answer."""
+        done = self.lab.exec(
+            host, ["runuser", "-u", "postgres", "--", "psql", "-XAtq", "-d", database, "-c", statement]
+        )
+        if done.returncode:
+            pytest.fail(f"{statement!r} on {host}: {done.stderr}")
+        return str(done.stdout).strip()
+
+    def edit(self, change: Callable[[dict[str, Any]], None]) -> None:
+        """Change the site file as a person with an editor would."""
+        data = yaml.safe_load(self.site_file.read_text())
+        change(data["config"]["keadb:site"])
+        self.site_file.write_text(yaml.safe_dump(data, sort_keys=False))
+
+    @contextlib.contextmanager
+    def edited(self, change: Callable[[dict[str, Any]], None]) -> Iterator[None]:
+        """Change the site file for a while, then put its bytes back."""
+        before = self.site_file.read_bytes()
+        self.edit(change)
+        try:
+            yield
+        finally:
+            self.site_file.write_bytes(before)
+
+    def conninfo(self, user: str, **more: str) -> str:
+        """Return a libpq conninfo for clients inside the lab's network, TLS verified against the site's CA."""
+        ca = self.state / "ca.crt"
+        ca.write_text(self.lab.exec(self.database_hosts[0], ["cat", "/etc/keadb/tls/ca.crt"]).stdout)
+        hosts = ",".join(self.lab.address(h) for h in self.database_hosts)
+        settings = {
+            "host": hosts,
+            "port": "5432",
+            "dbname": "kea",
+            "user": user,
+            "sslmode": "verify-full",
+            "sslrootcert": str(ca),
+            "target_session_attrs": "read-write",
+            "connect_timeout": "5",
+        } | more
+        return " ".join(f"{k}={v}" for k, v in settings.items())
+
+    def secrets(self) -> dict[str, str]:
+        """Return the real values of the stack's secrets."""
+        from ops.secrets import secret_values
+
+        from ops.stacks import resolve
+
+        return secret_values(resolve(self.name))
+
+
+@dataclass
+class Writer:
+    """A writer in the lab's network, and what it was told was written."""
+
+    process: subprocess.Popen[bytes]
+    acks: Path
+    stop_file: Path
+
+    def acknowledged(self) -> dict[int, float]:
+        """Return every acknowledged id with the time of its acknowledgement."""
+        lines = [line.split() for line in self.acks.read_text().splitlines()]
+        return {int(number): float(when) for number, when in (pair for pair in lines if len(pair) == 2)}
+
+    def wait_for_more(self, count: int = 40, seconds: float = 120) -> None:
+        """Wait until that many further ids are acknowledged."""
+        goal = len(self.acknowledged()) + count
+        wait_for(f"{count} more acknowledged writes", lambda: len(self.acknowledged()) >= goal, seconds)
+
+    def longest_gap(self) -> float:
+        """Return the longest time between two acknowledgements, in seconds."""
+        times = sorted(self.acknowledged().values())
+        return max((b - a for a, b in itertools.pairwise(times)), default=0.0)
+
+    def finish(self) -> dict[int, float]:
+        """End the writer and return what it was acknowledged."""
+        self.stop_file.touch()
+        self.process.wait(timeout=30)
+        return self.acknowledged()

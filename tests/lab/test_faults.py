@@ -1,0 +1,77 @@
+"""Faults under a writer: no acknowledged row is lost, and the old leader comes back as sync standby by itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.lab.harness import Site, Writer, wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+pytestmark = pytest.mark.lab
+
+
+def _assert_nothing_lost(site: Site, acknowledged: dict[int, float]) -> None:
+    """Look for every acknowledged id, row by row, on both nodes."""
+    assert len(acknowledged) > 40
+    for host in site.database_hosts:
+        wait_for(
+            f"{host} to have replayed everything",
+            lambda host=host: set(acknowledged) <= _written(site, host),
+            60,
+        )
+
+
+def _written(site: Site, host: str) -> set[int]:
+    return {int(line) for line in site.sql(host, "SELECT id FROM drill.written").splitlines()}
+
+
+def _report(what: str, writer: Writer, acknowledged: dict[int, float]) -> None:
+    print(f"\n{what}: longest write gap {writer.longest_gap():.1f} s, {len(acknowledged)} ids acknowledged, 0 lost")
+
+
+def test_leaders_postgresql_is_killed(settled: Site, writer: Writer) -> None:
+    """SIGKILL of the postmaster: somebody takes writes again, in place or on the other node."""
+    leader = settled.leader()
+    assert leader
+    pid = settled.lab.exec(leader, ["head", "-1", "/var/lib/postgresql/15/kea/postmaster.pid"]).stdout.strip()
+    settled.lab.exec(leader, ["kill", "-KILL", pid])
+    writer.wait_for_more(100)
+    acknowledged = writer.finish()
+    wait_for("leader and sync standby", settled.healthy, 120)
+    _assert_nothing_lost(settled, acknowledged)
+    _report("SIGKILL of the leader's PostgreSQL", writer, acknowledged)
+
+
+@pytest.mark.parametrize(
+    ("what", "fault", "mend"),
+    [
+        ("power-off of the leader's host", lambda lab: lab.power_off, lambda lab: lab.power_on),
+        ("network cut of the leader's host", lambda lab: lab.cut, lambda lab: lab.heal),
+    ],
+)
+def test_leaders_host_is_lost(
+    settled: Site,
+    writer: Writer,
+    what: str,
+    fault: Callable[..., Callable[..., None]],
+    mend: Callable[..., Callable[..., None]],
+) -> None:
+    """The other node becomes leader; the old one returns as sync standby without anyone's help."""
+    old = settled.leader()
+    assert old
+    fault(settled.lab)(old)
+    try:
+        writer.wait_for_more(100)
+    finally:
+        mend(settled.lab)(old)
+    new = wait_for("a leader", settled.leader, 60)
+    assert new != old
+    wait_for("the old leader as sync standby", settled.healthy, 180)
+    acknowledged = writer.finish()
+    assert settled.leader() == new
+    _assert_nothing_lost(settled, acknowledged)
+    _report(what, writer, acknowledged)

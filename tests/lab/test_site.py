@@ -1,0 +1,195 @@
+"""The whole site on the real engine: what is running, and that running it again changes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lab.harness import ROOT, Site, wait_for
+
+pytestmark = pytest.mark.lab
+
+
+def _from_the_network(site: Site, conninfo: str, password: str, statement: str) -> subprocess.CompletedProcess[str]:
+    """Run a statement as a client inside the lab's network would, by libpq."""
+    script = (
+        "import psycopg, sys\n"
+        "with psycopg.connect(sys.argv[1]) as connection:\n"
+        "    print(connection.execute(sys.argv[2]).fetchone()[0])\n"
+    )
+    python = ROOT / ".venv" / "bin" / "python"
+    return subprocess.run(
+        ["nsenter", f"--net=/run/netns/keadb-{site.name}", python, "-c", script, conninfo, statement],
+        env=dict(os.environ, PGPASSWORD=password),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_site_is_healthy(settled: Site) -> None:
+    """One leader, one streaming sync standby, three etcd members, Kea's schema; the exit code says so."""
+    done = settled.keadb("status", "--stack", settled.name, "--json")
+    assert done.returncode == 0
+    print(f"\nfirst up: {settled.first_up_seconds:.0f} s")
+    members = json.loads(
+        settled.lab.exec(
+            f"{settled.name}-kea-witness",
+            ["/usr/lib/keadb/keadb-apply", "status"],
+        ).stdout
+    )["etcd"]
+    assert members
+    assert {m["role"]: m["state"] for m in settled.members()} == {
+        "leader": "running",
+        "sync_standby": "streaming",
+    }
+    leader = settled.leader()
+    assert leader
+    assert settled.sql(leader, "SELECT version || '.' || minor FROM schema_version") == "22.2"
+    assert settled.sql(leader, "SELECT sync_state FROM pg_stat_replication") == "sync"
+
+
+def test_reservations_are_read_over_tls_only(settled: Site) -> None:
+    """The runtime login reads all 2,500 over verified TLS, is refused without TLS, and may not write."""
+    password = settled.secrets()["kea_read_a_password"]
+    counted = _from_the_network(settled, settled.conninfo("kea_read_a"), password, "SELECT count(*) FROM hosts")
+    assert counted.stdout.strip() == "2500", counted.stderr
+    clear = _from_the_network(
+        settled, settled.conninfo("kea_read_a", sslmode="disable"), password, "SELECT count(*) FROM hosts"
+    )
+    assert clear.returncode
+    assert "no encryption" in clear.stderr or "pg_hba.conf" in clear.stderr
+    write = _from_the_network(
+        settled, settled.conninfo("kea_read_a"), password, "DELETE FROM hosts RETURNING host_id"
+    )
+    assert "permission denied" in write.stderr
+    wrong = _from_the_network(settled, settled.conninfo("kea_read_a"), "not-the-password", "SELECT 1")
+    assert "password authentication failed" in wrong.stderr
+
+
+def test_the_loader_changes_nothing_the_second_time(settled: Site) -> None:
+    """Loading again finds every reservation as it should be."""
+    leader = settled.leader()
+    assert leader
+    digest = "SELECT count(*) || md5(string_agg(h::text, '' ORDER BY host_id)) FROM hosts h"
+    before = settled.sql(leader, digest)
+    settled.keadb("lab", "load", "--name", settled.name)
+    assert settled.sql(leader, digest) == before
+
+
+def _snapshot(site: Site) -> dict[str, str]:
+    """Return what a change on any host would alter: files with owner and mode, and when units were started."""
+    script = (
+        "find /etc /usr/lib/keadb /var/lib/keadb -xdev -type f -printf '%p %U:%G %m ' -exec sha256sum {} \\; | sort; "
+        "for u in keadb-etcd etcd patroni chrony ssh; do systemctl show -p ExecMainStartTimestamp $u; done"
+    )
+    return {host: site.lab.exec(host, ["sh", "-c", script]).stdout for host in site.lab.hosts}
+
+
+def test_a_second_up_and_a_preview_change_nothing(settled: Site) -> None:
+    """0 changes in the engine, and not a byte on any host."""
+    before = _snapshot(settled)
+    for command in (["up", "--yes", "--expect-no-changes"], ["preview", "--expect-no-changes"]):
+        started = time.monotonic()
+        settled.keadb(*command, "--stack", settled.name)
+        print(f"\n{command[0]} without a change: {time.monotonic() - started:.1f} s")
+    assert _snapshot(settled) == before
+
+
+def test_a_preview_from_elsewhere_changes_nothing(settled: Site, tmp_path: Path) -> None:
+    """Another checkout, home, user name and umask give the same bytes."""
+    checkout = tmp_path / "another checkout"
+    tracked = subprocess.run(
+        ["git", "-C", ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        capture_output=True,
+        check=True,
+    ).stdout
+    for name in tracked.decode().split("\0"):
+        if name and (ROOT / name).is_file():
+            (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, checkout / name)
+    (checkout / ".venv").symlink_to(ROOT / ".venv")
+    cache = os.environ.get("KEADB_CACHE") or str(Path.home() / ".cache" / "keadb")
+    environment = {
+        k: v for k, v in os.environ.items() if k not in {"HOME", "USER", "LOGNAME", "PWD", "OLDPWD", "SSH_AUTH_SOCK"}
+    } | {"HOME": str(tmp_path), "USER": "somebody", "LOGNAME": "somebody", "KEADB_CACHE": cache}
+    settled.keadb(
+        "preview", "--stack", settled.name, "--expect-no-changes",
+        env=environment, command=checkout / "bin" / "keadb", cwd=tmp_path, umask=0o077,
+    )  # fmt: skip
+
+
+def _set(section: str, key: str, value: Any) -> Any:
+    def change(site: dict[str, Any]) -> None:
+        site.setdefault(section, {})[key] = value
+
+    return change
+
+
+def test_one_parameter_is_one_line_everywhere(settled: Site, tmp_path: Path) -> None:
+    """In render, in the preview, and on the hosts: that line in those files, and nothing else."""
+    trees = tmp_path / "before", tmp_path / "after"
+    settled.keadb("render", "--stack", settled.name, "--out", str(trees[0]))
+    settled.keadb("render", "--stack", settled.name, "--out", str(tmp_path / "again"))
+    assert subprocess.run(["diff", "-r", trees[0], tmp_path / "again"], check=False).returncode == 0
+    before = _snapshot(settled)
+    log_setting = _set("postgresql", "parameters", {"log_min_duration_statement": "250ms"})
+    with settled.edited(log_setting):
+        settled.keadb("render", "--stack", settled.name, "--out", str(trees[1]))
+        rendered = subprocess.run(
+            ["diff", "-r", "-U0", trees[0], trees[1]], capture_output=True, text=True, check=False
+        ).stdout
+        plan = "files/etc/keadb/cluster/patroni.json"
+        changed = [line for line in rendered.splitlines() if line[:1] in "+-" and line[:3] not in {"+++", "---"}]
+        assert {line.strip("+- ,") for line in changed} >= {'"log_min_duration_statement": "250ms"'}, rendered
+        assert all("log_min_duration_statement" in line for line in changed), rendered
+        assert {line.split("\t")[0].split("/after/")[-1] for line in rendered.splitlines() if line[:3] == "+++"} == {
+            f"{settled.name}-kea-witness/{plan}"
+        }
+        preview = settled.keadb("preview", "--stack", settled.name, "--diff").stdout
+        assert "log_min_duration_statement" in preview
+        assert "250ms" in preview
+        settled.keadb("up", "--stack", settled.name, "--yes")
+        for host in settled.database_hosts:
+            wait_for(
+                f"{host} to have the new value",
+                lambda host=host: settled.sql(host, "SHOW log_min_duration_statement") == "250ms",
+                60,
+            )
+        after = _snapshot(settled)
+        witness = f"{settled.name}-kea-witness"
+        assert {host for host in after if after[host] != before[host]} == {witness}
+        moved = set(after[witness].splitlines()) ^ set(before[witness].splitlines())
+        assert {line.split(" ")[0] for line in moved} == {
+            "/etc/keadb/cluster/patroni.json",
+            "/var/lib/keadb/applied/patroni-converge.json",
+        }
+    settled.keadb("up", "--stack", settled.name, "--yes")
+    assert _snapshot(settled) == before
+    for host in settled.database_hosts:
+        wait_for(
+            f"{host} to be as before",
+            lambda host=host: settled.sql(host, "SHOW log_min_duration_statement") != "250ms",
+            60,
+        )
+
+
+def test_a_restart_is_refused_by_name(settled: Site) -> None:
+    """A raised max_connections needs a restart of PostgreSQL; nothing is written, and the old file goes on."""
+    before = _snapshot(settled)
+    with settled.edited(_set("postgresql", "max_connections", 150)):
+        refused = settled.keadb("up", "--stack", settled.name, "--yes", check=False)
+    assert refused.returncode == 1
+    assert "max_connections" in refused.stdout + refused.stderr
+    assert "restart" in refused.stdout + refused.stderr
+    after = _snapshot(settled)
+    assert {h for h in after if after[h] != before[h]} == set()
+    settled.keadb("up", "--stack", settled.name, "--yes")
+    settled.keadb("preview", "--stack", settled.name, "--expect-no-changes")
