@@ -148,7 +148,11 @@ class Bundle:
             "files": {path: asdict(f) for path, f in self.files.items()},
             "tls": {name: asdict(use) for name, use in self.tls.items()},
             "units": {
-                name: {"start": u.start.value, "restart_on": list(u.restart_on), "reload_on": list(u.reload_on)}
+                name: {
+                    "start": u.start.value,
+                    "restart_on": list(u.restart_on),
+                    "reload_on": list(u.reload_on),
+                }
                 for name, u in self.units.items()
             },
             "steps": [

@@ -1,0 +1,106 @@
+"""What differs between operating systems: package names, paths, and which versions a platform carries.
+
+Versions and their floors are in `keadb.versions`. Nothing here says where packages come from: hosts use the
+package sources that they were installed with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from keadb.versions import POSTGRESQL_VERSIONS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Platform:
+    """One operating system with one PostgreSQL version chosen.
+
+    ``packages`` maps a service (base, time, etcd, patroni, postgresql, postgresql_client, kea_admin) to what is installed; an
+    empty tuple means "not from a package". ``mask`` maps a service to units that its packages would start by
+    themselves. ``ran`` says whether anybody has run keadb there; ``note`` says what to know before doing so.
+    """
+
+    name: str
+    ran: bool
+    note: str
+    postgresql_versions: tuple[int, ...]
+    kea_versions: tuple[str, ...]
+    etcd_from_archive: bool
+    packages: Mapping[str, tuple[str, ...]]
+    mask: Mapping[str, tuple[str, ...]]
+    pg_bindir: str
+    etcd_bindir: str
+    kea_admin: str = "/usr/sbin/kea-admin"
+    patroni: str = "/usr/bin/patroni"
+    patronictl: str = "/usr/bin/patronictl"
+    ca_bundle: str = "/etc/ssl/certs/ca-certificates.crt"
+
+
+_BASE = ("ca-certificates", "iproute2", "openssl", "python3", "sudo")
+
+
+def _debian_13(postgresql: int) -> Platform:
+    return Platform(
+        name="debian-13",
+        ran=True,
+        note="the lab: PostgreSQL 15 comes from Debian 12's archive as a second source, the rest from Debian 13",
+        postgresql_versions=(15,),
+        kea_versions=("2.6",),
+        etcd_from_archive=False,
+        packages=_packages(postgresql, etcd=("etcd-client", "etcd-server"), kea_admin=("kea-admin",)),
+        mask=_MASK,
+        pg_bindir=f"/usr/lib/postgresql/{postgresql}/bin",
+        etcd_bindir="/usr/bin",
+    )
+
+
+def _ubuntu_24_04(postgresql: int) -> Platform:
+    return Platform(
+        name="ubuntu-24.04",
+        ran=False,
+        note="not run: needs apt.postgresql.org (PostgreSQL, Patroni 4), ISC's archive (Kea 3.0) and etcd's release archive",
+        postgresql_versions=POSTGRESQL_VERSIONS,
+        kea_versions=("3.0",),
+        etcd_from_archive=True,  # the distribution has no etcd 3.5
+        packages=_packages(postgresql, etcd=(), kea_admin=("isc-kea-admin",)),
+        mask=_MASK,
+        pg_bindir=f"/usr/lib/postgresql/{postgresql}/bin",
+        etcd_bindir="/usr/lib/keadb/etcd",
+    )
+
+
+def _packages(postgresql: int, *, etcd: tuple[str, ...], kea_admin: tuple[str, ...]) -> Mapping[str, tuple[str, ...]]:
+    client = f"postgresql-client-{postgresql}"
+    return MappingProxyType(
+        {
+            "base": _BASE,
+            "time": ("chrony",),
+            "etcd": etcd,
+            "patroni": ("patroni", "python3-etcd", "python3-psycopg2"),
+            "postgresql": (f"postgresql-{postgresql}", client),
+            "postgresql_client": (client,),
+            "kea_admin": (*kea_admin, client),  # kea-admin runs psql and does not depend on it
+        }
+    )
+
+
+_MASK: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "etcd": ("etcd.service",),
+        "patroni": ("patroni.service",),
+        "postgresql": ("postgresql.service",),
+    }
+)
+"""Units that packages enable and start on installation, before our configuration is there."""
+
+_MAKERS = {"debian-13": _debian_13, "ubuntu-24.04": _ubuntu_24_04}
+
+
+def platform(name: str, *, postgresql: int = 15) -> Platform:
+    """Return the platform called ``name`` for a PostgreSQL version. Raises KeyError with the known names."""
+    if name not in _MAKERS:
+        message = f"platform {name!r} is not known; known: {', '.join(_MAKERS)}"
+        raise KeyError(message)
+    return _MAKERS[name](postgresql)

@@ -1,0 +1,72 @@
+"""The site: everything that makes one site differ from another, as plain validated data.
+
+`load_site` is the only way in; it reports every problem of a file at once. Each key is explained in
+docs/site-file.md. A site knows no secret, no clock and nothing derived from the machine that reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import ValidationError
+
+from keadb.problems import Problem, SiteError, show
+from keadb.site_draft import Draft
+from keadb.site_errors import translate
+from keadb.site_model import (
+    Acceptance,
+    Archive,
+    Etcd,
+    Host,
+    Kea,
+    Logins,
+    Network,
+    Patroni,
+    Postgresql,
+    Site,
+    Tls,
+)
+from keadb.site_rules import broken_rules, certificate_dates, expired_acceptances
+
+__all__ = [
+    "Acceptance",
+    "Archive",
+    "Etcd",
+    "Host",
+    "Kea",
+    "Logins",
+    "Network",
+    "Patroni",
+    "Postgresql",
+    "Problem",
+    "Site",
+    "SiteError",
+    "Tls",
+    "certificate_dates",
+    "expired_acceptances",
+    "load_site",
+]
+
+
+def load_site(data: object, *, source: str) -> Site:
+    """Return the site of ``data`` (what YAML or JSON gave). ``source`` names the file in the message.
+
+    Raises SiteError with all problems; nothing else, whatever ``data`` holds. Does not look at the calendar: see
+    `expired_acceptances` and `certificate_dates`.
+    """
+    if not isinstance(data, Mapping):
+        problem = Problem(path="", given=show(data), allowed="a mapping of keys", message="is not a site")
+        raise SiteError([problem], source=source)
+    problems: list[Problem] = []
+    site: Site | None = None
+    try:
+        site = Site.model_validate(dict(data))
+    except ValidationError as error:
+        problems += translate(error, Site)
+    problems += broken_rules(Draft.of(data, site))
+    if problems or site is None:
+        raise SiteError(problems, source=source)
+    if site.topology == "single" and "synchronous_mode" not in site.patroni.model_fields_set:
+        # One database host has nobody to wait for; the default turns with the topology.
+        return site.model_copy(update={"patroni": site.patroni.model_copy(update={"synchronous_mode": False})})
+    return site

@@ -1,0 +1,303 @@
+"""What keys of a site file must hold together, and what the calendar says about a valid site.
+
+Rules work on a `Draft`, which holds the parts that could be read: one bad key does not hide what is wrong elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from datetime import date
+from ipaddress import IPv4Address
+
+from keadb.platforms import platform
+from keadb.postgresql_parameters import reserved_because
+from keadb.problems import Problem, show
+from keadb.site_draft import Draft
+from keadb.site_model import Host, Site
+
+CA_DAYS = 3650
+LEAF_DAYS = 400
+RENEW_DAYS = 60
+"""Days before their end at which certificates must have been renewed."""
+
+LONGEST_COMMON_NAME = 64
+"""Limit of X.509 for the subject's common name, which holds a host's full name."""
+
+DATABASES_OF_HA = 2
+FEWEST_VOTERS = 3
+
+
+def broken_rules(draft: Draft) -> list[Problem]:
+    """Return every broken rule of ``draft``, in the order of the rules."""
+    return [problem for rule in _RULES for problem in rule(draft)]
+
+
+def _problem(path: str, given: object, allowed: str, message: str) -> Problem:
+    return Problem(
+        path=path, given=given if isinstance(given, str) else show(given), allowed=allowed, message=message
+    )
+
+
+def _names(draft: Draft) -> Iterator[Problem]:
+    for host in draft.hosts.values():
+        path = f"hosts.{host.name}"
+        if draft.name and not host.name.startswith(f"{draft.name}-"):
+            yield _problem(
+                path,
+                show(host.name),
+                f'a name that starts with "{draft.name}-"',
+                "is not named after its site",
+            )
+        full = f"{host.name}.{draft.domain}"
+        if draft.domain and len(full) > LONGEST_COMMON_NAME:
+            yield _problem(
+                path,
+                show(full),
+                f"at most {LONGEST_COMMON_NAME} characters with the domain",
+                "has too long a full name",
+            )
+    for server in draft.kea.servers if draft.kea else ():
+        if server in draft.hosts:
+            yield _problem(
+                f"kea.servers.{server}",
+                show(server),
+                "a machine that is not under hosts",
+                "is also a host of the cluster",
+            )
+
+
+def _addresses(draft: Draft) -> Iterator[Problem]:
+    """Addresses: the cluster's lie inside the subnet; no two machines share one.
+
+    DNS, NTP and Kea servers may sit in another subnet (only ports are needed), but never on a machine of the cluster.
+    """
+    network = draft.network
+    own: list[tuple[str, IPv4Address]] = []
+    if network:
+        own += [("network.gateway", network.gateway), ("network.vip", network.vip)]
+    own += [(f"hosts.{host.name}.address", host.address) for host in draft.hosts.values()]
+    others = [(f"kea.servers.{name}", address) for name, address in (draft.kea.servers.items() if draft.kea else ())]
+    shared = [] if network is None else [
+        (f"network.{key}.{position}", address)
+        for key in ("dns", "ntp")
+        for position, address in enumerate(getattr(network, key))
+    ]  # fmt: skip
+    if network:
+        for path, address in own:
+            if address not in network.subnet:
+                allowed = f"an address inside {network.subnet}"
+                yield _problem(path, show(str(address)), allowed, "is outside the site's subnet")
+        for path, address in own + others + shared:
+            if address in (network.subnet.network_address, network.subnet.broadcast_address):
+                allowed = f"a machine's address inside {network.subnet}"
+                yield _problem(path, show(str(address)), allowed, "is the subnet's network or broadcast address")
+    taken: dict[IPv4Address, str] = {}
+    for path, address in own + others:
+        if address in taken:
+            yield _problem(path, show(str(address)), "an address of its own", f"is also that of {taken[address]}")
+        taken.setdefault(address, path)
+    for path, address in shared:
+        holder = taken.get(address, "")
+        if holder.startswith(("hosts.", "network.vip")):
+            yield _problem(path, show(str(address)), "a server outside the cluster", f"is also that of {holder}")
+
+
+def _host_keys(draft: Draft) -> Iterator[Problem]:
+    first: dict[str, str] = {}
+    for host in draft.hosts.values():
+        if host.ssh_host_key in first:
+            yield _problem(
+                f"hosts.{host.name}.ssh_host_key",
+                show(host.ssh_host_key),
+                "a key of its own (a copied machine must make new ones)",
+                f"is also that of {first[host.ssh_host_key]}",
+            )
+        first.setdefault(host.ssh_host_key, host.name)
+
+
+def _topology(draft: Draft) -> Iterator[Problem]:
+    """Voters and databases. Skipped while a host cannot be read: the count would be wrong."""
+    if not draft.hosts_complete or draft.topology is None:
+        return
+    databases, voters, witnesses = (draft.with_role(role) for role in ("database", "etcd", "witness"))
+    expected = DATABASES_OF_HA if draft.topology == "ha" else 1
+    if len(databases) != expected:
+        allowed = f'{expected} in topology "{draft.topology}"'
+        yield _problem("hosts", _listed(databases), allowed, "has the wrong number of database hosts")
+    if draft.topology == "single":
+        if len(voters) != 1 or voters != databases:
+            allowed = "one, on the database host"
+            yield _problem("hosts", _listed(voters), allowed, 'has the wrong etcd members for topology "single"')
+        if witnesses:
+            yield _problem("hosts", _listed(witnesses), "none", 'has a witness, which topology "single" cannot have')
+        return
+    if len(voters) < FEWEST_VOTERS or len(voters) % 2 == 0:
+        allowed = f"an odd number, at least {FEWEST_VOTERS}"
+        yield _problem("hosts", _listed(voters), allowed, "has a number of etcd members that cannot elect safely")
+    if len(witnesses) != 1:
+        yield _problem("hosts", _listed(witnesses), "exactly one", "has the wrong number of witnesses")
+    for host in witnesses:
+        if "etcd" not in host.roles or "database" in host.roles:
+            yield _problem(
+                f"hosts.{host.name}.roles",
+                f"[{', '.join(host.roles)}]",
+                "witness and etcd, not database",
+                "is a witness that is not the third voter outside both database hosts",
+            )
+
+
+def _listed(hosts: list[Host]) -> str:
+    return f"{len(hosts)} ({', '.join(host.name for host in hosts)})" if hosts else "0"
+
+
+def _failure_domains(draft: Draft) -> Iterator[Problem]:
+    if draft.topology != "ha" or "shared_hypervisor" in draft.accepted:
+        return
+    for role, what in (("database", "database hosts"), ("etcd", "etcd members")):
+        shared: dict[str, list[Host]] = defaultdict(list)
+        for host in draft.with_role(role):
+            shared[host.failure_domain].append(host)
+        for domain, hosts in shared.items():
+            if len(hosts) > 1:
+                names = " and ".join(host.name for host in hosts)
+                yield _problem(
+                    f"hosts.{hosts[-1].name}.failure_domain",
+                    show(domain),
+                    "a hypervisor of its own, or accept.shared_hypervisor with a reason and an end",
+                    f"puts two {what} on one hypervisor ({names})",
+                )
+
+
+def _patroni(draft: Draft) -> Iterator[Problem]:
+    patroni = draft.patroni
+    if patroni is None:
+        return
+    needed = patroni.loop_wait + 2 * patroni.retry_timeout
+    if needed > patroni.ttl:
+        yield _problem(
+            "patroni.ttl",
+            patroni.ttl,
+            f"at least loop_wait + 2 * retry_timeout = {needed}",
+            "ends the leader's lease before Patroni has retried",
+        )
+    asked = "synchronous_mode" in patroni.model_fields_set and patroni.synchronous_mode
+    databases = len(draft.with_role("database"))
+    if asked and (draft.topology == "single" or (draft.hosts_complete and databases < DATABASES_OF_HA)):
+        yield _problem(
+            "patroni.synchronous_mode",
+            "true",
+            "false, or two database hosts",
+            "waits for a standby that cannot be there",
+        )
+
+
+def _etcd(draft: Draft) -> Iterator[Problem]:
+    etcd = draft.etcd
+    if etcd is None:
+        return
+    if etcd.election_ms < 5 * etcd.heartbeat_ms:
+        yield _problem(
+            "etcd.election_ms",
+            etcd.election_ms,
+            f"at least 5 * heartbeat_ms = {5 * etcd.heartbeat_ms}",
+            "elects anew after too few lost heartbeats",
+        )
+    if draft.platform is None:
+        return
+    from_archive = platform(draft.platform).etcd_from_archive
+    if from_archive and etcd.archive is None:
+        yield _problem(
+            "etcd.archive",
+            "nothing",
+            "url and sha256 of a release archive",
+            f"is missing: {draft.platform} has no etcd 3.5",
+        )
+    if not from_archive and etcd.archive is not None:
+        yield _problem(
+            "etcd.archive",
+            show(etcd.archive.url),
+            "nothing",
+            f"is not used: {draft.platform} has a package of etcd 3.5",
+        )
+
+
+def _versions(draft: Draft) -> Iterator[Problem]:
+    if draft.platform is None:
+        return
+    carried = platform(draft.platform)
+    if draft.postgresql and draft.postgresql.version not in carried.postgresql_versions:
+        allowed = " or ".join(str(version) for version in carried.postgresql_versions)
+        message = f"is a version that {carried.name} does not carry"
+        yield _problem("postgresql.version", draft.postgresql.version, allowed, message)
+    if draft.kea and draft.kea.version not in carried.kea_versions:
+        allowed = " or ".join(f'"{version}"' for version in carried.kea_versions)
+        message = f"is a version that {carried.name} does not carry"
+        yield _problem("kea.version", show(draft.kea.version), allowed, message)
+
+
+def _postgresql(draft: Draft) -> Iterator[Problem]:
+    if draft.postgresql is None:
+        return
+    for name, value in draft.postgresql.parameters.items():
+        if why := reserved_because(name):
+            yield _problem(f"postgresql.parameters.{name}", value, "parameters that keadb does not set itself", why)
+    buffers = draft.postgresql.shared_buffers_mb
+    databases = draft.with_role("database")
+    if buffers is None or not databases:
+        return
+    smallest = min(databases, key=lambda host: host.memory_mb)
+    most = smallest.memory_mb * 40 // 100
+    if buffers > most:
+        yield _problem(
+            "postgresql.shared_buffers_mb",
+            buffers,
+            f"at most {most} (40 % of the {smallest.memory_mb} MiB of {smallest.name})",
+            "leaves too little memory",
+        )
+
+
+def _tls(draft: Draft) -> Iterator[Problem]:
+    tls = draft.tls
+    if tls is None:
+        return
+    if tls.epoch < tls.ca_epoch:
+        yield _problem("tls.epoch", show(str(tls.epoch)), f"{tls.ca_epoch} or later", "is before the CA's first day")
+    elif tls.epoch.toordinal() + LEAF_DAYS > tls.ca_epoch.toordinal() + CA_DAYS:
+        last = date.fromordinal(tls.ca_epoch.toordinal() + CA_DAYS - LEAF_DAYS)
+        message = "makes certificates that outlive their CA; set a new tls.ca_epoch"
+        yield _problem("tls.epoch", show(str(tls.epoch)), f"{last} or earlier", message)
+
+
+_RULES: tuple[Callable[[Draft], Iterator[Problem]], ...] = (
+    _names, _addresses, _host_keys, _topology, _failure_domains, _patroni, _etcd, _versions, _postgresql, _tls,
+)  # fmt: skip
+
+
+def expired_acceptances(site: Site, today: date) -> tuple[Problem, ...]:
+    """Return the acceptances whose last day has passed on ``today``. The caller decides what today is."""
+    return tuple(
+        _problem(f"accept.{name}.until", show(str(entry.until)), f"{today} or later", "has expired")
+        for name, entry in site.accept.items()
+        if entry.until < today
+    )
+
+
+def certificate_dates(site: Site, today: date) -> tuple[Problem, ...]:
+    """Return what is wrong with the certificates' dates on ``today``: not valid yet, or renewal overdue."""
+    problems = [
+        _problem(f"tls.{key}", show(str(day)), f"{today} or earlier", "makes certificates that are not valid yet")
+        for key, day in (("ca_epoch", site.tls.ca_epoch), ("epoch", site.tls.epoch))
+        if day > today
+    ]
+    end = site.tls.epoch.toordinal() + LEAF_DAYS
+    if today.toordinal() > end - RENEW_DAYS:
+        problems.append(
+            _problem(
+                "tls.epoch",
+                show(str(site.tls.epoch)),
+                f"{date.fromordinal(today.toordinal() - LEAF_DAYS + RENEW_DAYS)} or later",
+                f"makes certificates that end on {date.fromordinal(end)}: less than {RENEW_DAYS} days are left",
+            )
+        )
+    return tuple(problems)
