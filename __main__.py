@@ -9,6 +9,7 @@ from components.postgres_cluster import PostgresCluster
 from components.host import Host, HostArgs
 from components.site_secrets import SiteSecrets
 from infra.existing import existing_machines
+from keadb.clients import conninfo
 from keadb.site import load_site
 
 stack = pulumi.get_stack()
@@ -26,4 +27,4 @@ postgres = PostgresCluster(site, hosts, etcd)
 kea = KeaDatabase(site, hosts, postgres)
 
 pulumi.export("site", site.name)
-pulumi.export("conninfo", site.conninfo)
+pulumi.export("conninfo", conninfo(site))

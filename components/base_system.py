@@ -16,24 +16,27 @@ if TYPE_CHECKING:
 
 SYSCTL_SCRIPT = "/usr/lib/keadb/sysctl"
 SUDOERS = "/etc/sudoers.d/keadb"
+CHRONY_SOURCES = "/etc/chrony/sources.d/keadb.sources"
 BOOTSTRAP_SUDOERS = "/etc/sudoers.d/keadb-bootstrap"
 
 
 def base_bundle(site: Site, host: Host) -> Bundle:
     """Return the base bundle of one host."""
     context = {"site": site, "host": host}
+    packages = platform(site.platform).packages
     return Bundle(
         name="base",
         host=host.name,
-        packages=Packages(install=platform(site.platform).packages["base"]),
+        packages=Packages(install=packages["base"] + (packages["time"] if site.time_sync else ())),
         files={
             "/etc/keadb/host": File(content=host.name + "\n"),
             "/etc/hosts": File(content=render("base/hosts.j2", **context)),
             SUDOERS: File(content=render("base/sudoers.j2", **context), mode="0440"),
             "/etc/sysctl.d/60-keadb.conf": File(content=render("base/sysctl.conf.j2", **context)),
             SYSCTL_SCRIPT: File(content=render("base/sysctl.sh.j2", **context), mode="0755"),
+            **({CHRONY_SOURCES: File(content=render("base/chrony.sources.j2", **context))} if site.time_sync else {}),
         },
-        units=_time_sync(site),
+        units={"chrony.service": Unit(restart_on=(CHRONY_SOURCES,))} if site.time_sync else {},
         steps=(
             Step(name="kernel settings", run=(SYSCTL_SCRIPT,), check=(SYSCTL_SCRIPT, "--check")),
             # From here on the deploy user may run the applier and nothing else; a broken rule would lock
@@ -46,7 +49,3 @@ def base_bundle(site: Site, host: Host) -> Bundle:
         ),
     )
 
-
-def _time_sync(site: Site) -> dict[str, Unit]:
-    unit = platform(site.platform).time_sync_unit
-    return {} if unit is None else {unit: Unit()}
