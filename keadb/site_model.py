@@ -24,13 +24,17 @@ class _Part(BaseModel):
 
 
 class Network(_Part):
-    """Addresses of a site. No NTP server means that the hosts' clock is kept by what they run on."""
+    """Addresses of a site. No NTP server means that the hosts' clock is kept by what they run on.
+
+    ``clients`` are named automation and admin sources: they may log in to the database beside Kea's servers.
+    """
 
     subnet: f.Subnet
     gateway: f.Address
     vip: f.Address
     dns: Annotated[tuple[f.Address, ...], f.ordered("a list of IPv4 addresses")] = ()
     ntp: Annotated[tuple[f.Address, ...], f.ordered("a list of IPv4 addresses")] = ()
+    clients: Annotated[tuple[f.Source, ...], f.ordered("a list of IPv4 addresses or networks")] = ()
 
 
 def _roles(value: Any) -> tuple[str, ...]:
