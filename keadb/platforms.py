@@ -17,8 +17,8 @@ from keadb.versions import POSTGRESQL_VERSIONS
 class Platform:
     """One operating system with one PostgreSQL version chosen.
 
-    ``packages`` maps a service (base, time, etcd, patroni, postgresql, postgresql_client, kea_admin) to what is installed; an
-    empty tuple means "not from a package". ``mask`` maps a service to units that its packages would start by
+    ``packages`` maps a service (base, time, etcd, patroni, postgresql, postgresql_client, kea_admin) to what is
+    installed; an empty tuple means "not from a package". ``mask`` maps a service to units that its packages would start by
     themselves. ``ran`` says whether anybody has run keadb there; ``note`` says what to know before doing so.
     """
 
@@ -60,7 +60,7 @@ def _ubuntu_24_04(postgresql: int) -> Platform:
     return Platform(
         name="ubuntu-24.04",
         ran=False,
-        note="not run: needs apt.postgresql.org (PostgreSQL, Patroni 4), ISC's archive (Kea 3.0) and etcd's release archive",
+        note="not run: needs PGDG (PostgreSQL, Patroni 4), ISC's archive (Kea 3.0) and etcd's release archive",
         postgresql_versions=POSTGRESQL_VERSIONS,
         kea_versions=("3.0",),
         etcd_from_archive=True,  # the distribution has no etcd 3.5

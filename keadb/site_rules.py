@@ -6,9 +6,9 @@ Rules work on a `Draft`, which holds the parts that could be read: one bad key d
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import date
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 
 from keadb.platforms import platform
 from keadb.postgresql_parameters import reserved_because
@@ -72,35 +72,35 @@ def _addresses(draft: Draft) -> Iterator[Problem]:
 
     DNS, NTP and Kea servers may sit in another subnet (only ports are needed), but never on a machine of the cluster.
     """
-    network = draft.network
-    own: list[tuple[str, IPv4Address]] = []
-    if network:
-        own += [("network.gateway", network.gateway), ("network.vip", network.vip)]
-    own += [(f"hosts.{host.name}.address", host.address) for host in draft.hosts.values()]
-    others = [(f"kea.servers.{name}", address) for name, address in (draft.kea.servers.items() if draft.kea else ())]
-    shared = [] if network is None else [
-        (f"network.{key}.{position}", address)
-        for key in ("dns", "ntp")
-        for position, address in enumerate(getattr(network, key))
-    ]  # fmt: skip
-    if network:
-        for path, address in own:
-            if address not in network.subnet:
-                allowed = f"an address inside {network.subnet}"
-                yield _problem(path, show(str(address)), allowed, "is outside the site's subnet")
-        for path, address in own + others + shared:
-            if address in (network.subnet.network_address, network.subnet.broadcast_address):
-                allowed = f"a machine's address inside {network.subnet}"
-                yield _problem(path, show(str(address)), allowed, "is the subnet's network or broadcast address")
+    own = {f"hosts.{host.name}.address": host.address for host in draft.hosts.values()}
+    clients = {f"kea.servers.{name}": address for name, address in (draft.kea.servers.items() if draft.kea else ())}
+    shared: dict[str, IPv4Address] = {}
+    if network := draft.network:
+        own = {"network.gateway": network.gateway, "network.vip": network.vip, **own}
+        for key, servers in (("dns", network.dns), ("ntp", network.ntp)):
+            shared.update({f"network.{key}.{position}": address for position, address in enumerate(servers)})
+        yield from _outside(network.subnet, own, {**own, **clients, **shared})
     taken: dict[IPv4Address, str] = {}
-    for path, address in own + others:
+    for path, address in {**own, **clients}.items():
         if address in taken:
             yield _problem(path, show(str(address)), "an address of its own", f"is also that of {taken[address]}")
         taken.setdefault(address, path)
-    for path, address in shared:
+    for path, address in shared.items():
         holder = taken.get(address, "")
         if holder.startswith(("hosts.", "network.vip")):
             yield _problem(path, show(str(address)), "a server outside the cluster", f"is also that of {holder}")
+
+
+def _outside(
+    subnet: IPv4Network, inside: Mapping[str, IPv4Address], every: Mapping[str, IPv4Address]
+) -> Iterator[Problem]:
+    for path, address in inside.items():
+        if address not in subnet:
+            yield _problem(path, show(str(address)), f"an address inside {subnet}", "is outside the site's subnet")
+    for path, address in every.items():
+        if address in (subnet.network_address, subnet.broadcast_address):
+            allowed = f"a machine's address inside {subnet}"
+            yield _problem(path, show(str(address)), allowed, "is the subnet's network or broadcast address")
 
 
 def _host_keys(draft: Draft) -> Iterator[Problem]:
