@@ -18,8 +18,8 @@ class Platform:
     """One operating system with one PostgreSQL version chosen.
 
     ``packages`` maps a service (base, time, etcd, patroni, postgresql, postgresql_client, kea_admin) to what is
-    installed; an empty tuple means "not from a package". ``mask`` maps a service to units that its packages would start by
-    themselves. ``ran`` says whether anybody has run keadb there; ``note`` says what to know before doing so.
+    installed; an empty tuple means "not from a package". ``mask`` maps a service to units that its packages
+    would start by themselves. ``ran`` says whether anybody has run keadb there; ``note`` says what to know before.
     """
 
     name: str
