@@ -1,0 +1,116 @@
+"""The lab for programs: what tests, drills and the command line use."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+from lab import control, lifecycle, storage
+from lab.errors import LabError
+from lab.model import LabHost, lab_spec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from ipaddress import IPv4Address
+
+_CLEAN_ENVIRONMENT = (
+    "HOME=/root",
+    "USER=root",
+    "LANG=C.UTF-8",
+    "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+)
+
+
+def silent(_line: str) -> None:
+    """Say nothing."""
+
+
+class Lab:
+    """One lab by its name (default: ``$KEADB_LAB``, else ``lab``). Making one touches nothing."""
+
+    def __init__(self, name: str | None = None) -> None:
+        self.spec = lab_spec(name)
+
+    @property
+    def hosts(self) -> tuple[LabHost, ...]:
+        """The lab's hosts, in the site file's order."""
+        return self.spec.hosts
+
+    def address(self, host: str) -> IPv4Address:
+        """Return a host's address."""
+        return self.spec.host(host).address
+
+    def up(self, *, disk_mb: int = storage.DEFAULT_DISK_MB, say: Callable[[str], None] = silent) -> None:
+        """Bring it up; see ``lab.lifecycle.up``."""
+        lifecycle.up(self.spec, say, disk_mb=disk_mb)
+
+    def down(self, *, keep_disks: bool = False, say: Callable[[str], None] = silent) -> None:
+        """Take it down; see ``lab.lifecycle.down``."""
+        lifecycle.down(self.spec, say, keep_disks=keep_disks)
+
+    def status(self) -> dict[str, Any] | None:
+        """Return each host's state, cable and first process; None when the lab isn't up."""
+        return control.status(self.spec)
+
+    def exec_argv(self, host: str, argv: Sequence[str]) -> list[str]:
+        """Return the command that runs ``argv`` as root inside the host, in a clean environment.
+
+        Raises LabError when the host is off.
+        """
+        target = self.spec.host(host)
+        state = control.ask(self.spec, "status")[target.name]
+        if state["init"] is None:
+            message = f"{target.name} is powered off; keadb lab power-on {target.name}"
+            raise LabError(message)
+        return [
+            *("nsenter", "--target", str(state["init"]), "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup"),
+            *("--root", "--wd", "--", "env", "-i", *_CLEAN_ENVIRONMENT, *argv),
+        ]
+
+    def ns_argv(self, argv: Sequence[str]) -> list[str]:
+        """Return the command that runs ``argv`` inside the lab's network; LabError when it has none."""
+        if not self.spec.netns_path.exists():
+            message = f"lab {self.spec.name} is not up; start it with: keadb lab up --name {self.spec.name}"
+            raise LabError(message)
+        return ["nsenter", f"--net={self.spec.netns_path}", "--", *argv]
+
+    def exec(
+        self, host: str, argv: Sequence[str], *, stdin: str | None = None, timeout: float = 60
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command as root inside the host; its exit code is the caller's to judge."""
+        return _run(self.exec_argv(host, argv), stdin, timeout)
+
+    def ns(
+        self, argv: Sequence[str], *, stdin: str | None = None, timeout: float = 60
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command of this machine inside the lab's network; its exit code is the caller's to judge."""
+        return _run(self.ns_argv(argv), stdin, timeout)
+
+    def power_off(self, host: str) -> bool:
+        """Take the host's power; False when it was off."""
+        return bool(control.ask(self.spec, "power-off", host=host)["stopped"])
+
+    def power_on(self, host: str, *, wait: float = 60) -> bool:
+        """Start the host and wait (seconds; 0: don't) for its SSH; False when it ran already.
+
+        A host that is cut from the network is started but not waited for.
+        """
+        started = bool(control.ask(self.spec, "start", host=host)["started"])
+        plugged = control.ask(self.spec, "status")[self.spec.host(host).name]["cable"] == "plugged"
+        if wait > 0 and plugged:
+            control.ask(self.spec, "wait-ssh", host=host, seconds=wait)
+        return started
+
+    def cut(self, host: str) -> None:
+        """Pull the host's network cable."""
+        control.ask(self.spec, "cut", host=host)
+
+    def heal(self, host: str) -> None:
+        """Plug the host's network cable in again."""
+        control.ask(self.spec, "heal", host=host)
+
+
+def _run(argv: list[str], stdin: str | None, timeout: float) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(  # noqa: S603 -- running given commands is what this is for
+        argv, check=False, capture_output=True, text=True, input=stdin or "", timeout=timeout
+    )

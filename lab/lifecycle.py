@@ -1,0 +1,200 @@
+"""Bringing a lab up and taking it down, from whatever state it was left in."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lab import cgroup, control, image, keys, network, process, sitefile, storage
+from lab.errors import LabError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from lab.model import LabHost, LabSpec
+
+_REPOSITORY = Path(__file__).resolve().parent.parent
+_SSH_DEADLINE = 60.0
+_SUPERVISOR_DEADLINE = 10.0
+
+
+def up(spec: LabSpec, say: Callable[[str], None], *, disk_mb: int = storage.DEFAULT_DISK_MB) -> None:
+    """Bring every host up and wait for its SSH; what runs already is left alone.
+
+    After a lab whose processes were killed: cleans up what they left and starts again on the same disks. Hosts
+    that were powered off on purpose are started too. Raises LabError with the reason.
+    """
+    require_root()
+    if disk_mb < storage.MINIMUM_DISK_MB:
+        message = f"disk size {disk_mb} MiB: at least {storage.MINIMUM_DISK_MB} are needed"
+        raise LabError(message)
+    root_image = image.ensure(say)
+    with _locked(spec, say):
+        started = time.monotonic()
+        root_image = _same_image(spec, root_image)
+        keys.ensure(spec)
+        if sitefile.ensure(spec, disk_mb=disk_mb):
+            say(f"site file written: {spec.site_file}")
+        if control.supervisor(spec) is None or control.status(spec) is None:
+            _clean(spec)
+            with ThreadPoolExecutor() as pool:
+                list(pool.map(lambda host: storage.create(spec.disk(host), disk_mb), spec.hosts))
+            network.create(spec)
+            _start_supervisor(spec, root_image)
+
+        def bring(host: LabHost) -> bool:
+            fresh = bool(control.ask(spec, "start", host=host.name)["started"])
+            states = control.ask(spec, "status")
+            if states[host.name]["cable"] == "plugged":
+                control.ask(spec, "wait-ssh", host=host.name, seconds=_SSH_DEADLINE)
+            else:
+                say(f"{host.name}: cut from the network; not waiting for it (keadb lab heal {host.name})")
+            if fresh:
+                say(f"{host.name}: {host.address} answers SSH after {time.monotonic() - started:.1f} s")
+            return fresh
+
+        with ThreadPoolExecutor() as pool:
+            fresh = list(pool.map(bring, spec.hosts))
+        if not any(fresh):
+            say(f"lab {spec.name} is up already")
+
+
+def down(spec: LabSpec, say: Callable[[str], None], *, keep_disks: bool = False) -> bool:
+    """Take the lab down and leave nothing behind; False when there was nothing.
+
+    Works after a kill, and twice. ``keep_disks`` leaves the state folder (disks, keys, site file, engine state).
+    """
+    require_root()
+    there = spec.folder.exists() or network.exists(spec) or (cgroup.root() / spec.cgroup).exists()
+    if not there:
+        say(f"lab {spec.name}: nothing to take down")
+        return False
+    with _locked(spec, say):
+        _clean(spec)
+        if not keep_disks:
+            _remove_folder(spec.folder)
+    if not keep_disks:
+        with contextlib.suppress(OSError):  # other labs live here
+            spec.root.rmdir()
+    say(f"lab {spec.name} is down" + ("; its disks are kept" if keep_disks else ""))
+    return True
+
+
+def require_root() -> None:
+    """Raise LabError unless this process may make namespaces and mounts."""
+    if os.geteuid() != 0:
+        message = "the lab needs root (network namespaces, mounts and containers); run it with sudo"
+        raise LabError(message)
+
+
+def _clean(spec: LabSpec) -> None:
+    """End every process of the lab and remove its namespace, groups and mounts. Files stay."""
+    recorded = list(process.load(spec.record).values())
+    for identity in recorded:
+        process.kill(identity)
+    cgroup.kill(spec.cgroup)
+    left = process.wait_gone(recorded, 10)
+    if left:
+        message = f"lab {spec.name}: process {left[0].pid} does not die"
+        raise LabError(message)
+    cgroup.remove(spec.cgroup)
+    network.delete(spec)
+    spec.socket.unlink(missing_ok=True)
+    spec.record.unlink(missing_ok=True)
+    _wait_detached(spec)
+
+
+def _wait_detached(spec: LabSpec) -> None:
+    """Wait until the kernel has let go of the disks: their mounts went with the last process, a moment later."""
+    deadline = time.monotonic() + 10
+    prefix = f"{spec.folder}/disks/"
+    while any(_backing(device).startswith(prefix) for device in Path("/sys/block").glob("loop*")):
+        if time.monotonic() > deadline:
+            message = f"lab {spec.name}: a loop device still holds a disk below {prefix}; see: losetup --list"
+            raise LabError(message)
+        time.sleep(0.02)
+
+
+def _backing(device: Path) -> str:
+    try:
+        return (device / "loop" / "backing_file").read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
+
+
+def _start_supervisor(spec: LabSpec, root_image: Path) -> None:
+    spec.logs.mkdir(exist_ok=True)
+    log = spec.logs / "supervisor.log"
+    argv = [
+        *("ip", "netns", "exec", spec.netns, "unshare", "--mount", "--propagation", "private"),
+        *(sys.executable, "-m", "lab.supervisor", "--name", spec.name, "--image", str(root_image)),
+    ]
+    environment = {**os.environ, "KEADB_LAB_STATE": str(spec.root), "PYTHONDONTWRITEBYTECODE": "1"}
+    with log.open("ab") as output:
+        child = subprocess.Popen(  # noqa: S603 -- argument list from this file
+            argv,
+            cwd=_REPOSITORY,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + _SUPERVISOR_DEADLINE
+    while control.status(spec) is None:
+        if child.poll() is not None or time.monotonic() > deadline:
+            tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:])
+            message = f"lab {spec.name}: its supervisor did not start:\n{tail}"
+            raise LabError(message)
+        time.sleep(0.02)
+
+
+def _same_image(spec: LabSpec, current: Path) -> Path:
+    """Return the image that the lab's disks were made over; disks are layers over one image and no other."""
+    mark = spec.folder / "image"
+    if any(spec.disk(host).exists() for host in spec.hosts) and mark.exists():
+        used = Path(mark.read_text(encoding="utf-8").strip())
+        if not used.is_dir():
+            message = f"lab {spec.name}: the image of its disks is gone ({used}); take it down first: keadb lab down"
+            raise LabError(message)
+        return used
+    mark.write_text(f"{current}\n", encoding="utf-8")
+    return current
+
+
+@contextlib.contextmanager
+def _locked(spec: LabSpec, say: Callable[[str], None]) -> Iterator[None]:
+    """Hold the lab: one ``up`` or ``down`` at a time. The lock is the folder itself, so that no file stays."""
+    while True:
+        spec.root.mkdir(mode=0o755, parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            spec.folder.mkdir(mode=0o700)
+        try:
+            descriptor = os.open(spec.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                say(f"lab {spec.name}: waiting for another command that has it")
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            # Someone may have removed the folder while we waited: then the lock is on nothing.
+            if spec.folder.exists() and os.fstat(descriptor).st_ino == spec.folder.stat().st_ino:
+                yield
+                return
+        finally:
+            os.close(descriptor)
+
+
+def _remove_folder(folder: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(folder)

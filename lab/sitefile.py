@@ -1,0 +1,89 @@
+"""The lab's site file: data of a site like any other, with the lab's hosts and their pinned keys."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from lab import keys
+from lab.model import DEPLOY_USER, DOMAIN, GATEWAY, KEA_SERVER, SUBNET, VIP
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from lab.model import LabSpec
+
+SITE_KEY = "keadb:site"
+MEMORY_MB = 1024
+CORES = 2
+
+
+def site(spec: LabSpec, host_keys: Mapping[str, str], *, disk_gb: int, today: dt.date) -> dict[str, Any]:
+    """Return the site's data. ``host_keys`` maps host names to lines ``ssh-ed25519 AAAA…``."""
+    return {
+        "name": spec.name,
+        "topology": "ha",
+        "domain": DOMAIN,
+        "platform": "debian-13",
+        "network": {
+            "subnet": str(SUBNET),
+            "gateway": str(GATEWAY),
+            "vip": str(VIP),
+            "dns": [str(GATEWAY)],
+            "ntp": [str(GATEWAY)],
+        },
+        "hosts": {
+            host.name: {
+                "roles": list(host.roles),
+                "address": str(host.address),
+                "ssh_host_key": host_keys[host.name],
+                "ssh_user": DEPLOY_USER,
+                "failure_domain": host.failure_domain,
+                "cores": CORES,
+                "memory_mb": MEMORY_MB,
+                "disk_gb": disk_gb,
+            }
+            for host in spec.hosts
+        },
+        "kea": {"version": "2.6", "servers": {f"{spec.name}-sprmcr-l01": str(KEA_SERVER)}},
+        "tls": {"ca_epoch": today, "epoch": today},
+    }
+
+
+def ensure(spec: LabSpec, *, disk_mb: int) -> bool:
+    """Write Pulumi.yaml and the site file if they aren't there; True when something was written.
+
+    In a site file that is there only the pinned host keys are put right: it is the user's to change, and holds
+    the site's encrypted secrets.
+    """
+    (spec.folder / "backend").mkdir(mode=0o700, exist_ok=True)
+    project = spec.folder / "Pulumi.yaml"
+    if not project.exists():
+        project.write_text(
+            yaml.safe_dump({"name": "keadb", "runtime": "python", "description": "A lab's site"}, sort_keys=False),
+            encoding="utf-8",
+        )
+    host_keys = {host.name: keys.public_line(spec.host_key(host)) for host in spec.hosts}
+    if spec.site_file.exists():
+        document = yaml.safe_load(spec.site_file.read_text(encoding="utf-8"))
+        if not _pin(document["config"][SITE_KEY]["hosts"], host_keys):
+            return False
+    else:
+        today = dt.datetime.now(tz=dt.UTC).date()
+        data = site(spec, host_keys, disk_gb=max(1, disk_mb // 1024), today=today)
+        document = {"config": {SITE_KEY: data}}
+    temporary = spec.site_file.with_suffix(".new")
+    temporary.write_text(yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=1000), encoding="utf-8")
+    temporary.replace(spec.site_file)
+    return True
+
+
+def _pin(hosts: dict[str, Any], host_keys: Mapping[str, str]) -> bool:
+    changed = False
+    for name, line in host_keys.items():
+        if name in hosts and hosts[name].get("ssh_host_key") != line:
+            hosts[name]["ssh_host_key"] = line
+            changed = True
+    return changed

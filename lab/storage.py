@@ -1,0 +1,56 @@
+"""A host's disk: a file system of limited size, in a sparse file.
+
+It holds the writable layer over the shared image, and by themselves the folders in which PostgreSQL and etcd keep
+data (neither belongs on an overlay). Mounts are made in the supervisor's private mount namespace only: when its
+last process is gone, so are mounts and loop devices. A power-off loses no written page, because the page cache
+is the machine's.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from lab.model import LabHost, LabSpec
+from lab.run import run
+
+DATA_FOLDERS = ("var/lib/postgresql", "var/lib/etcd")
+DEFAULT_DISK_MB = 4096
+MINIMUM_DISK_MB = 256
+
+
+def create(path: Path, megabytes: int) -> None:
+    """Make the disk unless it is there; one that was cut off half way is not there."""
+    if path.exists():
+        return
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    temporary = path.with_suffix(".new")
+    with temporary.open("wb") as handle:
+        handle.truncate(megabytes * 1024 * 1024)
+    run("mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard", str(temporary))
+    temporary.rename(path)
+
+
+def mount(spec: LabSpec, host: LabHost, image: Path) -> Path:
+    """Mount the host's disk and root file system in this mount namespace; return the root's folder.
+
+    Must run in the supervisor's private mount namespace.
+    """
+    disk, base = spec.disk(host), spec.mounts(host)
+    volume, merged = base / "disk", base / "root"
+    volume.mkdir(parents=True, exist_ok=True)
+    merged.mkdir(parents=True, exist_ok=True)
+    run("mount", "-t", "ext4", "-o", "loop,noatime", str(disk), str(volume))
+    for name in ("upper", "work", "data"):
+        (volume / name).mkdir(exist_ok=True)
+    layers = f"lowerdir={image},upperdir={volume}/upper,workdir={volume}/work"
+    run("mount", "-t", "overlay", "-o", layers, "overlay", str(merged))
+    for folder in DATA_FOLDERS:
+        source = volume / "data" / folder.replace("/", "-")
+        if not source.exists():
+            source.mkdir()
+            original = image / folder
+            shutil.copystat(original, source)
+            shutil.chown(source, original.stat().st_uid, original.stat().st_gid)
+        run("mount", "--bind", str(source), str(merged / folder))
+    return merged
