@@ -1,0 +1,288 @@
+"""How etcd members are born: together, or not at all.
+
+A blank member that starts alone, or beside a cluster that already knows it, can take acknowledged data with it.
+So a blank host only starts when *all* declared members were seen blank at the same time, each by each. While
+etcd is down its peer port is free: every host of a birth answers there, under etcd's own certificates, with what
+it is and how far it has seen (``ready``):
+
+- 0: some peer has not been seen blank (or is not one of this birth);
+- 1: all peers have been seen blank;
+- 2: all peers have said 1: the decision is on disk and nothing can take it back.
+
+A host that was slow or was cut meets peers whose etcd runs already. It may still start when every peer is
+reachable and knows it as a declared member that never started. What it never does: remove or add members, touch
+a data directory, or start anything when it refuses.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any, Self
+
+from hostkit import files
+from hostkit.errors import HostError, Refused
+from hostkit.etcd_client import EtcdError, Unreachable, fetch, member_list, tls_context, tls_server_context
+
+if TYPE_CHECKING:
+    import socket
+    import ssl
+    from types import TracebackType
+
+    from hostkit.context import Context
+    from hostkit.etcd_plan import Member, Plan
+
+PATH = "/keadb/birth"
+POLL_SECONDS = 0.25
+LINGER_SECONDS = 10.0
+"""How long a decided host goes on answering peers that have not decided yet."""
+_ASK_SECONDS = 3.0
+_DECIDED = 2
+
+
+def digest(plan: Plan) -> str:
+    """Return what two hosts must agree on: the cluster's name and its declared members."""
+    agreed = [plan.cluster, sorted((m.name, plan.peer_url(m)) for m in plan.members)]
+    return hashlib.sha256(json.dumps(agreed).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a peer was found to be.
+
+    ``obstacle`` says why it keeps this birth from happening (None: it does not), ``ready`` how far it has seen
+    (``_DECIDED`` for one whose etcd runs already), ``final`` that waiting can't help. ``silent``: nobody there.
+    """
+
+    obstacle: str | None
+    ready: int = 0
+    final: bool = False
+    silent: bool = False
+
+
+def decided(ctx: Context, plan: Plan) -> bool:
+    """Say whether this host decided this very birth earlier and was cut before its member was healthy."""
+    try:
+        record = json.loads(ctx.path(plan.birth_file).read_text(encoding="utf-8"))
+        return bool(record["members"] == digest(plan))
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return False
+
+
+def decide(ctx: Context, plan: Plan) -> None:
+    """Record the decision, so that a cut does not make this host decide anew. The unit starts only with it."""
+    record = {"cluster": plan.cluster, "members": digest(plan)}
+    text = json.dumps(record, indent=1, sort_keys=True) + "\n"
+    files.replace(ctx, plan.birth_file, text.encode(), mode=0o600, owner=files.Owner.root(ctx))
+
+
+def done(ctx: Context, plan: Plan) -> None:
+    """Forget the decision once the member is healthy: from now on a blank data directory means lost data."""
+    files.remove(ctx, plan.birth_file)
+
+
+def await_birth(ctx: Context, plan: Plan) -> None:
+    """Return once this blank host may start its member; the decision is on disk then.
+
+    Refused, with nothing started, when a peer says that this member lost its data, or when not all peers were
+    seen blank within ``plan.birth_seconds``; the message names each peer and what is in the way.
+    """
+    if not plan.peers:
+        decide(ctx, plan)
+        return
+    tls = tls_context(ctx, plan.tls)
+    if decided(ctx, plan):
+        # The others may have gone on without us, or not: both are the birth decided then. Only lost data isn't.
+        _refuse_final(plan, _ask_all(plan, tls))
+        return
+    # One of other members, decided and never carried out, must not let the unit start at the next boot.
+    done(ctx, plan)
+    deadline = ctx.system.monotonic() + plan.birth_seconds
+    with _Listener(ctx, plan) as listener:
+        shown: dict[str, str] = {}
+        while True:
+            answers = _ask_all(plan, tls)
+            _refuse_final(plan, answers)
+            obstacles = {name: a.obstacle for name, a in answers.items() if a.obstacle is not None}
+            listener.ready = 0 if obstacles else 1
+            if not obstacles and all(a.ready >= 1 for a in answers.values()):
+                decide(ctx, plan)
+                listener.ready = _DECIDED
+                break
+            if obstacles != shown and obstacles:
+                sys.stderr.write("waiting for " + "; ".join(obstacles.values()) + "\n")
+            shown = obstacles
+            if ctx.system.monotonic() > deadline:
+                waited = obstacles or {n: f"{n} has not seen all others" for n, a in answers.items() if not a.ready}
+                _refuse(plan, f"after {plan.birth_seconds:g} s: " + "; ".join(waited.values()))
+            ctx.system.sleep(POLL_SECONDS)
+        _linger(ctx, plan, tls)
+
+
+def _linger(ctx: Context, plan: Plan, tls: ssl.SSLContext) -> None:
+    """Go on answering until every peer has decided too, has started, or is gone."""
+    deadline = ctx.system.monotonic() + LINGER_SECONDS
+    while ctx.system.monotonic() < deadline:
+        if all(a.silent or a.ready >= _DECIDED for a in _ask_all(plan, tls).values()):
+            return
+        ctx.system.sleep(POLL_SECONDS)
+
+
+def _ask_all(plan: Plan, tls: ssl.SSLContext) -> dict[str, Answer]:
+    with ThreadPoolExecutor(max_workers=len(plan.peers)) as pool:
+        return dict(zip((p.name for p in plan.peers), pool.map(lambda p: ask(plan, p, tls), plan.peers), strict=True))
+
+
+def ask(plan: Plan, peer: Member, tls: ssl.SSLContext) -> Answer:
+    """Find out what a peer is; never raises for what the network or the peer does."""
+    try:
+        status, said = fetch(peer, plan.peer_port, PATH, tls=tls, seconds=_ASK_SECONDS)
+        if status == HTTPStatus.OK and isinstance(said, dict):
+            return _of_birth(plan, peer, said)
+        return _of_etcd(plan, peer, member_list(peer, plan.peer_port, tls=tls))
+    except Unreachable as e:
+        return Answer(str(e), silent=True)
+    except EtcdError as e:
+        return Answer(str(e))
+
+
+def _of_birth(plan: Plan, peer: Member, said: dict[str, Any]) -> Answer:
+    if said.get("host") != peer.name:
+        return Answer(f"{peer.address} says that it is {said.get('host')!r}, not {peer.name}")
+    if said.get("cluster") != plan.cluster or said.get("members") != digest(plan):
+        return Answer(f"{peer.name} was given other members or another cluster than {plan.host}")
+    if said.get("blank") is not True:
+        return Answer(f"{peer.name} has data of an earlier etcd")
+    ready = said.get("ready")
+    return Answer(None, ready=ready if isinstance(ready, int) else 0)
+
+
+def _of_etcd(plan: Plan, peer: Member, known: list[dict[str, Any]]) -> Answer:
+    """Judge a peer whose etcd runs: only a member that it knows and that never started may join."""
+    mine = [m for m in known if plan.peer_url(plan.me) in m.get("peerURLs", ())]
+    if not mine:
+        return Answer(
+            f"etcd runs on {peer.name} and does not know {plan.host}: joining a running cluster is not part of "
+            "this version",
+            final=True,
+        )
+    if mine[0].get("clientURLs"):
+        return Answer(
+            f"etcd on {peer.name} knows {plan.host} as a member that has run before, but {plan.data_dir} on "
+            f"{plan.host} is blank: its data is lost. It is not started anew, since that could lose what the "
+            "others have acknowledged. Put its data back, or remove the member with etcdctl on a healthy host "
+            "and add it again as a learner by hand (docs/decisions/010-etcd-birth.md says how); joining by "
+            "itself is not part of this version",
+            final=True,
+        )
+    declared = sorted(plan.peer_url(m) for m in plan.members)
+    if sorted(url for m in known for url in m.get("peerURLs", ())) != declared:
+        return Answer(f"etcd runs on {peer.name} with other members than declared: {_names(known)}", final=True)
+    return Answer(None, ready=_DECIDED)
+
+
+def _names(known: list[dict[str, Any]]) -> str:
+    return ", ".join(sorted(str(m.get("name") or m.get("peerURLs")) for m in known))
+
+
+def _refuse_final(plan: Plan, answers: dict[str, Answer]) -> None:
+    final = [a.obstacle for a in answers.values() if a.final and a.obstacle]
+    if final:
+        _refuse(plan, "; ".join(final))
+
+
+def _refuse(plan: Plan, why: str) -> None:
+    msg = f"etcd on {plan.host} is blank and cannot be born: {why}. Nothing was started on {plan.host}"
+    raise Refused(msg)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Answers the one question; ``server`` is the listener's."""
+
+    server: _Server
+    timeout = 5
+
+    def do_GET(self) -> None:
+        """Say what this host is; anything else does not exist here."""
+        if self.path != PATH:
+            self.send_error(HTTPStatus.NOT_FOUND)
+            return
+        body = json.dumps(self.server.says()).encode()
+        self.send_response(HTTPStatus.OK)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+        """Stay quiet: peers ask several times a second."""
+
+
+class _Server(ThreadingHTTPServer):
+    """The peer port while etcd is down. The handshake happens in the connection's own thread, with a limit."""
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, listener: _Listener, address: tuple[str, int], tls: ssl.SSLContext) -> None:
+        self._listener = listener
+        self._tls = tls
+        super().__init__(address, _Handler)
+
+    def says(self) -> dict[str, Any]:
+        """Return the answer."""
+        return self._listener.says()
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """Shake hands, then answer."""
+        plain: socket.socket = request
+        plain.settimeout(_Handler.timeout)
+        with self._tls.wrap_socket(plain, server_side=True) as wrapped:
+            _Handler(wrapped, client_address, self)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Drop a connection that fails: a stranger without a certificate, or a peer that was cut."""
+
+
+class _Listener:
+    """Holds the peer port and says ``ready`` until it is closed."""
+
+    def __init__(self, ctx: Context, plan: Plan) -> None:
+        self.ready = 0
+        self._plan = plan
+        try:
+            self._server = _Server(self, (plan.me.address, plan.peer_port), tls_server_context(ctx, plan.tls))
+        except OSError as e:
+            msg = (
+                f"cannot listen on {plan.me.address}:{plan.peer_port} to find etcd's peers: {e.strerror}; "
+                "something else holds etcd's peer port, or the address is not this host's"
+            )
+            raise HostError(msg) from e
+
+    def says(self) -> dict[str, Any]:
+        """Return what peers are told."""
+        return {
+            "cluster": self._plan.cluster,
+            "host": self._plan.host,
+            "members": digest(self._plan),
+            "blank": True,
+            "ready": self.ready,
+        }
+
+    def __enter__(self) -> Self:
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()

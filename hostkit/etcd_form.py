@@ -1,0 +1,92 @@
+"""The verb ``etcd-form``: bring this host's etcd member into force, then (on one host) its users and rights.
+
+Safe to run on all hosts at once, again, and after a cut anywhere. A running member is never restarted, a member
+with data is simply started, a blank one is born together with its peers (``hostkit.etcd_birth``). It does not
+change the members of a cluster that runs.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+from hostkit import etcd_auth, etcd_birth, etcd_lead, etcd_plan
+from hostkit.errors import BadInput, HostError
+from hostkit.etcd_client import CLIENT_TLS, Etcd, tls_context
+
+if TYPE_CHECKING:
+    from hostkit.context import Context
+    from hostkit.etcd_plan import Plan
+
+_SYSTEMCTL_SECONDS = 30.0
+_POLL_SECONDS = 0.5
+_LOG_LINES = 12
+
+
+def main(ctx: Context, argv: list[str]) -> int:
+    """Run the verb; stdout gets one JSON object saying how the member came up and what was set."""
+    if argv:
+        msg = f"etcd-form takes no arguments, given {argv}"
+        raise BadInput(msg)
+    plan = etcd_plan.required(ctx)
+    member = _bring_up(ctx, plan)
+    _await_health(ctx, plan)
+    etcd_birth.done(ctx, plan)
+    changed = etcd_auth.ensure(ctx, plan) if plan.sets_up_auth else []
+    if plan.leads:
+        _lead(ctx, plan)
+    sys.stdout.write(json.dumps({"member": member, "auth": changed}) + "\n")
+    return 0
+
+
+def _bring_up(ctx: Context, plan: Plan) -> str:
+    """Start the member unless it runs; return ``running``, ``started`` or ``born``."""
+    if _active(ctx, plan):
+        return "running"
+    how = "started"
+    if not plan.has_data(ctx):
+        etcd_birth.await_birth(ctx, plan)
+        how = "born"
+    # The start of a member only ends with a quorum, for which the other hosts are needed: not waited for.
+    ctx.system.run(["systemctl", "start", "--no-block", plan.unit], timeout=_SYSTEMCTL_SECONDS)
+    return how
+
+
+def _active(ctx: Context, plan: Plan) -> bool:
+    """Say whether the unit is up, on its way, or being restarted by systemd."""
+    answer = ctx.system.run(["systemctl", "is-active", plan.unit], timeout=_SYSTEMCTL_SECONDS, check=False)
+    return answer.stdout.strip() in {"active", "activating", "reloading"}
+
+
+def _await_health(ctx: Context, plan: Plan) -> None:
+    """Wait until this member takes part in a quorum; HostError with the reason and the unit's last lines."""
+    etcd = Etcd(plan.me, plan.client_port, tls=tls_context(ctx, CLIENT_TLS))
+    deadline = ctx.system.monotonic() + plan.health_seconds
+    while True:
+        healthy, why = etcd.healthy()
+        if healthy:
+            return
+        if ctx.system.monotonic() > deadline:
+            break
+        ctx.system.sleep(_POLL_SECONDS)
+    log = ctx.system.run(
+        ["journalctl", "--unit", plan.unit, "--lines", str(_LOG_LINES), "--output", "cat", "--no-pager"],
+        timeout=_SYSTEMCTL_SECONDS,
+        check=False,
+    )
+    msg = (
+        f"etcd on {plan.host} has no quorum after {plan.health_seconds:g} s ({why}); of {len(plan.members)} "
+        f"members more than half must run. Last lines of {plan.unit}:\n{log.stdout.strip() or '(none)'}"
+    )
+    raise HostError(msg)
+
+
+def _lead(ctx: Context, plan: Plan) -> None:
+    """Move leadership here at once; the timer goes on trying, so a failure is only said."""
+    try:
+        said = etcd_lead.take(ctx, plan)
+    except HostError as e:
+        said = f"etcd's leadership was not moved yet: {e}"
+    if said:
+        sys.stderr.write(f"{said}\n")
