@@ -1,0 +1,165 @@
+"""Kea's database: roles and database on the nodes, schema and rights from the control host.
+
+Two bundles, because two different parties may do the work. Roles and the database itself need the superuser, who
+only logs in on the leader's own socket: ``kea-roles`` runs on every database host and works where the leader is.
+The schema needs ``kea-admin`` of the Kea servers' version, which is not on the database hosts: ``kea-database``
+runs on the control host and reaches the leader over TLS as the owner's login.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pulumi
+
+from keadb import naming
+from keadb.bundle import Bundle, File, Packages, Step
+from keadb.clients import DATABASE, PORT
+from keadb.platforms import Platform, platform
+from keadb.versions import KEA_SCHEMA
+
+if TYPE_CHECKING:
+    from components.host import Host
+    from keadb.site import Host as HostSpec
+    from keadb.site import Site
+
+APPLIER = "/usr/lib/keadb/keadb-apply"
+ROLES_PLAN = "/etc/keadb/cluster/kea-roles.json"
+DATABASE_PLAN = "/etc/keadb/cluster/kea-database.json"
+CA_FILE = "/etc/keadb/tls/ca.crt"
+OWNER, READER = "kea_owner", "kea_read"
+LETTERS = ("a", "b")
+READ_TABLES = ("schema_version", "hosts", "dhcp4_options", "dhcp6_options", "ipv6_reservations")
+"""What a serving Kea reads, found by granting one by one until it worked on 2.2, 2.6 and 3.0."""
+
+LEADER_SECONDS = 120
+"""How long both steps wait for a leader: a birth of the cluster ends before, a failover takes a fraction."""
+SCHEMA_SECONDS = 900
+"""Limit of the whole ``kea-database`` step; an upgrade over all versions takes seconds on an empty database."""
+
+
+def kea_roles_bundle(site: Site, host: HostSpec, formed: Mapping[str, str]) -> Bundle:
+    """Return what makes roles, logins and the database, for one database host.
+
+    ``formed`` maps names of the bundles that this one waits for to their digests.
+    """
+    plan = {
+        "format": 1,
+        "psql": f"{_platform(site).pg_bindir}/psql",
+        "superuser": "postgres",
+        "database": DATABASE,
+        "owner": OWNER,
+        "roles": [OWNER, READER],
+        "connect": [READER],
+        "logins": _logins(site),
+        "timeout": LEADER_SECONDS,
+    }
+    return Bundle(
+        name="kea-roles",
+        host=host.name,
+        files={ROLES_PLAN: File(content=_as_json(plan))},
+        steps=(Step(name="kea roles", run=(APPLIER, "kea-roles"), timeout=LEADER_SECONDS + 60),),
+        uses_secrets=_active_secrets(site),
+        inputs=dict(formed),
+    )
+
+
+def kea_database_bundle(site: Site, host: HostSpec, staged: Mapping[str, str]) -> Bundle:
+    """Return what makes Kea's schema and the reader's rights, for the control host.
+
+    ``staged`` maps names of the bundles that this one waits for to their digests.
+    """
+    active = {"owner": site.logins.owner, "read": site.logins.read}
+    plan = {
+        "format": 1,
+        "kea": site.kea.version,
+        "kea_admin": _platform(site).kea_admin,
+        "psql": f"{_platform(site).pg_bindir}/psql",
+        "endpoints": [{"host": site.fqdn(h), "address": str(h.address)} for h in site.database_hosts],
+        "port": PORT,
+        "database": DATABASE,
+        "ca": CA_FILE,
+        "schema": KEA_SCHEMA[site.kea.version],
+        "accept_upgrade": "schema_upgrade" in site.accept,
+        "reader": READER,
+        "tables": list(READ_TABLES),
+        "logins": {
+            which: {"name": f"kea_{which}_{letter}", "secret": f"kea_{which}_{letter}_password"}
+            for which, letter in active.items()
+        },
+        "timeout": LEADER_SECONDS,
+    }
+    return Bundle(
+        name="kea-database",
+        host=host.name,
+        packages=Packages(install=_platform(site).packages["kea_admin"]),
+        files={DATABASE_PLAN: File(content=_as_json(plan))},
+        steps=(Step(name="kea schema", run=(APPLIER, "kea-database"), timeout=SCHEMA_SECONDS),),
+        uses_secrets=_active_secrets(site),
+        inputs=dict(staged),
+    )
+
+
+def bundles(site: Site, formed: Mapping[str, str]) -> list[Bundle]:
+    """Return all bundles of Kea's database, in the order in which they run; ``formed`` as above."""
+    roles = [kea_roles_bundle(site, host, formed) for host in site.database_hosts]
+    staged = {f"{b.host}/{b.name}": b.digest() for b in roles}
+    return [*roles, kea_database_bundle(site, site.control_host, staged)]
+
+
+class KeaDatabase(pulumi.ComponentResource):
+    """Kea's roles, database, schema and rights.
+
+    Creates one command on each database host and one on the control host. Needs a formed cluster; makes no
+    reservation, no backup, and never removes a role or table.
+    """
+
+    schema: pulumi.Resource
+    """Done when the schema is there and the reader's login was seen to work."""
+
+    def __init__(
+        self,
+        site: Site,
+        hosts: Mapping[str, Host],
+        *,
+        formed: Mapping[str, str],
+        depends_on: Sequence[pulumi.Resource] = (),
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        """Register the steps; ``depends_on`` is what forms the PostgreSQL cluster, ``formed`` its digests."""
+        super().__init__(
+            naming.type_token("components", "KeaDatabase"), naming.resource(site.name, "kea-database"), {}, opts
+        )
+        *roles, schema = bundles(site, formed)
+        made = [hosts[b.host].apply(b, depends_on=depends_on, parent=self) for b in roles]
+        self.schema = hosts[schema.host].apply(schema, depends_on=made, parent=self)
+        self.register_outputs({"database": DATABASE, "schema": KEA_SCHEMA[site.kea.version]})
+
+
+def _platform(site: Site) -> Platform:
+    return platform(site.platform, postgresql=site.postgresql.version)
+
+
+def _logins(site: Site) -> dict[str, dict[str, Any]]:
+    """Return every login of every pair; the inactive one of a pair is closed: no password, no login."""
+    return {
+        f"{role}_{letter}": {
+            "role": role,
+            "secret": f"{role}_{letter}_password" if letter == active else None,
+            # Objects that the owner's logins make must belong to the role, not to one of the pair.
+            "set_role": role == OWNER,
+        }
+        for role, active in ((OWNER, site.logins.owner), (READER, site.logins.read))
+        for letter in LETTERS
+    }
+
+
+def _active_secrets(site: Site) -> tuple[str, ...]:
+    """Return the two passwords in use: a host gets no password of a closed login."""
+    return (f"{OWNER}_{site.logins.owner}_password", f"{READER}_{site.logins.read}_password")
+
+
+def _as_json(data: object) -> str:
+    return json.dumps(data, indent=2, sort_keys=True) + "\n"

@@ -1,0 +1,102 @@
+"""What this host knows about its services, as JSON (verb ``status``): read-only, and never a crash.
+
+Each part that cannot be found out has a single key ``error`` with the reason instead. Parts that this host has no
+business with (no etcd here, no database here) are null.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hostkit import kea_plan
+from hostkit.context import Context
+from hostkit.errors import HostError
+from hostkit.psql import Psql, identifier
+
+CERTIFICATES = "/var/lib/keadb/tls"
+HOST_NAME = "/etc/keadb/host"
+PROBE_SECONDS = 4
+"""Limit for each question: the whole answer has to be there before whoever asks gives up after some seconds."""
+
+_NOT_AFTER = re.compile(r"notAfter=(\d{4}-\d{2}-\d{2}) (\d{2}:\d{2}:\d{2})Z")
+_RESERVATIONS = """
+SELECT json_build_object(
+  'schema', (SELECT version || '.' || minor FROM public.schema_version),
+  'reservations', (SELECT count(*) FROM public.hosts))
+"""
+
+
+def main(ctx: Context, argv: list[str]) -> int:  # noqa: ARG001 -- the verbs' common signature
+    """Print the state of this host; exit code 0 whatever the state is."""
+    json.dump(state(ctx), sys.stdout, indent=1, sort_keys=True)
+    sys.stdout.write("\n")
+    return 0
+
+
+def state(ctx: Context) -> dict[str, Any]:
+    """Return everything this host knows."""
+    return {
+        "host": _gathered(lambda: ctx.path(HOST_NAME).read_text(encoding="utf-8").strip()),
+        "etcd": _gathered(lambda: _probe(ctx, "etcd")),
+        "patroni": _gathered(lambda: _probe(ctx, "patroni")),
+        "kea": _gathered(lambda: kea(ctx)),
+        "certificates": _gathered(lambda: certificates(ctx)),
+    }
+
+
+def _gathered(gather: Callable[[], Any]) -> Any:
+    try:
+        return gather()
+    except HostError as e:
+        return {"error": str(e)}
+    except Exception as e:  # noqa: BLE001 -- a broken part is something to show, not a reason to show nothing
+        return {"error": f"{type(e).__name__}: {e}"}
+
+
+def _probe(ctx: Context, service: str) -> Any:
+    """Return what the service's own probe says; None where this host carries none of it.
+
+    Imported here, so that a probe that cannot even be loaded spoils its own part only.
+    """
+    return importlib.import_module(f"hostkit.{service}_probe").state(ctx) or None
+
+
+def kea(ctx: Context) -> dict[str, Any] | None:
+    """Return schema version and number of reservations as this node's PostgreSQL shows them; None elsewhere."""
+    if not ctx.path(kea_plan.ROLES_PLAN).exists():
+        return None
+    plan = kea_plan.load(ctx, kea_plan.ROLES_PLAN)
+    server = Psql(
+        ctx,
+        program=plan["psql"],
+        database=identifier(plan["database"]),
+        user=plan["superuser"],
+        timeout=PROBE_SECONDS,
+        environment={"PGOPTIONS": f"-c statement_timeout={PROBE_SECONDS}s"},
+    )
+    found: dict[str, Any] = server.json(_RESERVATIONS)
+    return found
+
+
+def certificates(ctx: Context) -> dict[str, Any]:
+    """Return for each certificate of this host the moment it ends, ISO 8601 in UTC."""
+    return {
+        path.name.removesuffix(".crt"): _gathered(lambda path=path: _not_after(ctx, path))  # type: ignore[misc]  # bound now
+        for path in sorted(ctx.path(CERTIFICATES).glob("*.crt"))
+    }
+
+
+def _not_after(ctx: Context, path: Path) -> str:
+    argv = ["openssl", "x509", "-in", str(path), "-noout", "-enddate", "-dateopt", "iso_8601"]
+    said = ctx.system.run(argv, timeout=PROBE_SECONDS).stdout
+    found = _NOT_AFTER.search(said)
+    if found is None:
+        msg = f"openssl gave no date for {path.name}"
+        raise HostError(msg)
+    return f"{found[1]}T{found[2]}Z"

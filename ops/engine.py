@@ -1,0 +1,234 @@
+"""``up``, ``preview`` and ``destroy``: the repository's program under the real engine, shown as hosts and steps.
+
+The Automation API runs the program of ``__main__.py`` in this process, so no language plugin is needed. What runs
+where is decided by the program alone; here it is only driven and its events are put into words. Plain
+``pulumi up`` does the same with a complete installation.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import runpy
+import socket
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+from pulumi import automation as auto
+from semver import VersionInfo  # the SDK's own dependency, part of its interface
+
+from ops.events import Failure, Run, plain, readable
+from ops.exits import CommandError, Exit
+from ops.progress import Display
+from ops.pulumi_cli import Engine
+from ops.stacks import REPOSITORY, Stack
+
+LOCKED = re.compile(r"created by \S*@(?P<host>\S+) \(pid (?P<pid>\d+)\)")
+OPERATIONS = ("up", "preview", "destroy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How one operation is to be run. ``diff`` gets the engine's own diff text line by line, None for none."""
+
+    diff: Callable[[str], None] | None = None
+    color: bool = False
+
+
+@dataclass(kw_only=True)
+class Result:
+    """How an operation ended. ``seconds`` is wall-clock time, start of the engine included."""
+
+    stack: str
+    operation: str
+    run: Run
+    seconds: float
+    failed: bool
+
+    def exit_code(self, *, expect_no_changes: bool) -> Exit:
+        """Return the command's exit code: failure first, then unexpected changes."""
+        if self.failed:
+            return Exit.FAILED
+        if expect_no_changes and self.run.changes:
+            return Exit.CHANGES
+        return Exit.OK
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for ``--json``: no inputs and no outputs of resources, so no secret."""
+        return {
+            "stack": self.stack,
+            "operation": self.operation,
+            "result": "failed" if self.failed else "succeeded",
+            "seconds": round(self.seconds, 1),
+            "counts": dict(sorted(self.run.counts.items())),
+            "changes": [
+                {
+                    "host": s.place.host,
+                    "step": s.place.step,
+                    "urn": s.urn,
+                    "operation": s.operation,
+                    "state": s.state.value,
+                    "keys": list(s.keys),
+                    "summary": None if s.summary is None else dict(s.summary),
+                }
+                for s in self.run.changed()
+            ],
+            "failures": [
+                {
+                    "host": f.place.host if f.place else None,
+                    "step": f.place.step if f.place else None,
+                    "message": f.message,
+                }
+                for f in self.run.failures
+            ],
+            "warnings": list(self.run.warnings),
+        }
+
+
+class _Cli(auto.PulumiCommand):
+    """The CLI that the toolchain chose and checked; the Automation API would search and ask again."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.command = str(engine.path)
+        self.version = VersionInfo(*engine.version)
+
+
+class _Workspace(auto.LocalWorkspace):
+    """Leaves out the calls whose answers nobody reads; each costs a third of a second of a second run."""
+
+    def select_stack(self, stack_name: str) -> None:
+        """Do nothing: every call names its stack, and the user's own selection is not ours to change."""
+
+    def stack_outputs(self, stack_name: str) -> auto.OutputMap:  # noqa: ARG002 -- the base class's signature
+        """Return nothing: outputs are for ``pulumi stack output``."""
+        return {}
+
+
+def program() -> None:
+    """Run the repository's program in this process."""
+    runpy.run_path(str(REPOSITORY / "__main__.py"), run_name="__main__")
+
+
+def operate(
+    stack: Stack,
+    operation: str,
+    *,
+    hosts: tuple[str, ...],
+    display: Display,
+    options: Options = Options(),  # noqa: B008 -- frozen
+) -> Result:
+    """Run one operation and return how it ended; engine errors are in the result, never raised.
+
+    Raises CommandError for what keeps the engine from starting at all.
+    """
+    began = time.monotonic()
+    engine = Engine(stack)
+    engine.adopt_environment()
+    # The program's own package must be importable whatever the current folder is.
+    if str(REPOSITORY) not in sys.path:
+        sys.path.insert(0, str(REPOSITORY))
+    engine.ensure_stack()
+    handle = auto.Stack.select(
+        stack.name,
+        _Workspace(
+            work_dir=str(stack.work_dir), program=program, pulumi_command=_Cli(engine), env_vars=engine.environment
+        ),
+    )
+    run = Run(hosts=hosts)
+    error = _attempt(handle, operation, run, display, options)
+    if error and (lock := stale_lock(error, stack.backend_url())):
+        run = Run(hosts=hosts, warnings=[f"took over the lock that process {lock} left behind when it was killed"])
+        engine.call("cancel", "--yes")
+        error = _attempt(handle, operation, run, display, options)
+    if error and not run.failures:
+        run.failures.append(Failure(place=None, message=_engine_error(error)))
+    return Result(
+        stack=stack.name, operation=operation, run=run, seconds=time.monotonic() - began, failed=bool(error)
+    )
+
+
+def _attempt(handle: auto.Stack, operation: str, run: Run, display: Display, options: Options) -> str:
+    """Run the operation once; return the engine's error text, empty when it succeeded."""
+
+    def on_event(event: auto.EngineEvent) -> None:
+        display.show(run, run.take(event))
+
+    arguments: dict[str, Any] = {
+        "on_event": on_event,
+        "color": "always" if options.color else "never",
+        "suppress_outputs": True,
+    }
+    if options.diff is not None:
+        arguments |= {"diff": True, "on_output": _without_diagnostics(options.diff)}
+    try:
+        if operation == "preview":
+            handle.preview(**arguments)
+        elif operation == "up":
+            handle.up(show_secrets=False, **arguments)
+        elif operation == "destroy":
+            arguments.pop("diff", None)
+            handle.destroy(show_secrets=False, **arguments)
+        else:
+            msg = f"unknown operation {operation!r}, allowed: {', '.join(OPERATIONS)}"
+            raise ValueError(msg)
+    except auto.CommandError as error:
+        return str(error) or "failed"
+    except RuntimeError as error:
+        # "summary event never found": the engine ended without one; its own words are in the events.
+        return str(error) or "failed"
+    return ""
+
+
+def _without_diagnostics(write: Callable[[str], None]) -> Callable[[str], None]:
+    """Pass on the engine's text up to its diagnostics, which are shown as our own failures."""
+    passing = True
+
+    def line(text: str) -> None:
+        nonlocal passing
+        if plain(text).strip() == "Diagnostics:":
+            passing = False
+        if passing:
+            write(text)
+
+    return line
+
+
+def stale_lock(error: str, backend_url: str) -> int | None:
+    """Return the process id of a lock whose holder died on this machine, None when it may still be held.
+
+    Only a backend in a folder names its holder in a way that can be checked, and only on the holder's machine.
+    """
+    if "currently locked" not in error or urlparse(backend_url).scheme != "file":
+        return None
+    holders = [(m["host"], int(m["pid"])) for m in LOCKED.finditer(error)]
+    if not holders or any(host != socket.gethostname() or _alive(pid) for host, pid in holders):
+        return None
+    return holders[0][1]
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    # A process id is used again; only a Pulumi process can hold the lock.
+    try:
+        return "pulumi" in Path(f"/proc/{pid}/comm").read_text(encoding="utf-8")
+    except OSError:
+        return True
+
+
+def _engine_error(error: str) -> str:
+    """Return the useful line of an error that came without a diagnostic event."""
+    lines = [line.strip() for line in plain(error).splitlines() if line.strip().startswith("error:")]
+    if lines:
+        return readable("\n".join(line.removeprefix("error:").strip() for line in lines))
+    _, _, stderr = plain(error).partition("stderr:")
+    return readable(stderr or error)
