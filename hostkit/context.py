@@ -25,6 +25,8 @@ class Context:
 
     root: Path
     system: System
+    lock_wait: float = 300.0
+    """Seconds to wait for another run on this host."""
 
     def path(self, absolute: str) -> Path:
         """Map a host's path under the root; raises BadInput unless it is absolute and normalised."""

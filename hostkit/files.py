@@ -42,8 +42,8 @@ class Owner:
 def difference(ctx: Context, path: str, data: bytes, *, mode: int, owner: Owner | None) -> str | None:
     """Say what would happen to this file: ``created``, ``updated``, or None when it is as wanted.
 
-    ``owner`` None means that the user or group does not exist yet, so the file can't be as wanted. Refused for
-    a path that is a symbolic link or not a plain file, or that lies behind a link that is not root's.
+    ``owner`` None means that the user or group does not exist yet, so the file can't be as wanted. Refused
+    for a path that is a symbolic link or not a plain file, or that lies behind a link that is not root's.
     """
     target = ctx.path(path)
     _refuse_links(ctx, path)

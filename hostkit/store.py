@@ -48,9 +48,7 @@ def secret(ctx: Context, name: str, *, wanted_by: str = "this command") -> str:
     try:
         return secrets(ctx)[name]
     except KeyError:
-        msg = (
-            f"secret {name!r}, wanted by {wanted_by}, is not in this host's store ({SECRETS}); send it first"
-        )
+        msg = f"secret {name!r}, wanted by {wanted_by}, is not in this host's store ({SECRETS}); send it first"
         raise HostError(msg) from None
 
 
@@ -60,10 +58,11 @@ def fill(ctx: Context, content: str, *, wanted_by: str) -> str:
 
 
 def put(ctx: Context, given: Mapping[str, object]) -> list[str]:
-    """Store these secrets beside those already there; return the names that changed, sorted.
+    """Make these the secrets of this host, and drop any other; return the names that changed, sorted.
 
     BadInput for a name or value of the wrong kind, without showing the value.
     """
+    wanted = {}
     for name, value in given.items():
         if not NAME.match(name):
             msg = f"secret name {name!r}: allowed are lower-case letters, digits and _ (first a letter)"
@@ -71,12 +70,11 @@ def put(ctx: Context, given: Mapping[str, object]) -> list[str]:
         if not isinstance(value, str) or not value:
             msg = f"secret {name!r}: given is {type(value).__name__}, allowed is a non-empty string"
             raise BadInput(msg)
+        wanted[name] = value
     had = secrets(ctx)
-    changed = sorted(name for name, value in given.items() if had.get(name) != value)
-    if changed:
-        text = json.dumps({**had, **given}, indent=1, sort_keys=True) + "\n"
-        replace(ctx, SECRETS, text.encode(), mode=0o600, owner=Owner.root(ctx))
-    return changed
+    text = json.dumps(wanted, indent=1, sort_keys=True) + "\n"
+    replace(ctx, SECRETS, text.encode(), mode=0o600, owner=Owner.root(ctx))
+    return sorted(name for name in had.keys() | wanted.keys() if had.get(name) != wanted.get(name))
 
 
 def redact(ctx: Context, text: str) -> str:
@@ -85,9 +83,7 @@ def redact(ctx: Context, text: str) -> str:
         values = secrets(ctx).values()
     except (HostError, OSError):
         return text
-    parts = {
-        part for value in values for part in (value, *value.splitlines()) if len(part) >= _SHORTEST_REDACTED
-    }
+    parts = {part for value in values for part in (value, *value.splitlines()) if len(part) >= _SHORTEST_REDACTED}
     for part in sorted(parts, key=len, reverse=True):
         text = text.replace(part, "***")
     return text

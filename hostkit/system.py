@@ -90,9 +90,7 @@ def last_lines(text: str, count: int = _SHOWN_LINES) -> str:
 def failed(argv: Sequence[str], done: Completed) -> CommandFailed:
     """Return the error for a command that ended with another code than 0."""
     shown = last_lines(done.stderr) or last_lines(done.stdout) or "(no output)"
-    return CommandFailed(
-        f"{shlex.join(argv)} ended with exit code {done.returncode}: {shown}", done.returncode
-    )
+    return CommandFailed(f"{shlex.join(argv)} ended with exit code {done.returncode}: {shown}", done.returncode)
 
 
 class RealSystem:
@@ -203,9 +201,7 @@ def _collect(process: subprocess.Popen[bytes], deadline: float) -> tuple[str, st
                 break
             if now > deadline:
                 raise TimeoutError
-            for key, _ in selector.select(
-                timeout=min(0.05 if ended is None else 0.01, max(0.0, deadline - now))
-            ):
+            for key, _ in selector.select(timeout=min(0.05 if ended is None else 0.01, max(0.0, deadline - now))):
                 stream = next(s for s in kept if s is key.fileobj)
                 chunk = os.read(key.fd, 65536)
                 if not chunk:

@@ -1,0 +1,170 @@
+"""The applier's own verbs: JSON on stdin, one JSON object on stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from hostkit import VERSION, applied, applier, check, install, lock, store, tls, transient
+from hostkit import bundle as bundles
+from hostkit.errors import BadInput, HostError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from hostkit.context import Context
+
+INPUT_CAP = 16 << 20
+"""Bytes of stdin that are read at most."""
+_APPLY_BASE = 2400.0
+"""Seconds that packages, files and units of a bundle may take, besides the lock, its steps and its probes."""
+_CERTIFY_LIMIT = 900.0
+
+
+def bootstrap(ctx: Context, argv: list[str]) -> int:
+    """Replace the applier itself by these sources."""
+    _no_arguments("bootstrap", argv)
+    try:
+        return _answer(install.install(_object("bootstrap", _input()), ctx.root))
+    except install.InstallError as e:
+        raise (BadInput if e.code == BadInput.exit_code else HostError)(str(e)) from None
+
+
+def secrets(ctx: Context, argv: list[str]) -> int:
+    """Make these the host's secrets; print the names that changed."""
+    _no_arguments("secrets", argv)
+    given = _only(_object("secrets", _input()), "secrets")
+    if not isinstance(given, dict):
+        msg = f"secrets: given is {type(given).__name__}, allowed is an object of names and values"
+        raise BadInput(msg)
+    with lock.held(ctx, "secrets"):
+        return _answer({"changed": store.put(ctx, given)})
+
+
+def keys(ctx: Context, argv: list[str]) -> int:
+    """Make the missing keys of these certificates; print their requests."""
+    _no_arguments("keys", argv)
+    given = _only(_object("keys", _input()), "names")
+    if not isinstance(given, list):
+        msg = f"names: given is {type(given).__name__}, allowed is a list of certificate names"
+        raise BadInput(msg)
+    with lock.held(ctx, "keys"):
+        return _answer({"requests": tls.requests(ctx, given)})
+
+
+def certificates(ctx: Context, argv: list[str]) -> int:
+    """Store certificates, and put them where applied bundles use them."""
+    _no_arguments("certificates", argv)
+    text = _input()
+    _certificates_request(text)
+    return _answer(_done(ctx, "certificates", "tls", text, _CERTIFY_LIMIT))
+
+
+def apply(ctx: Context, argv: list[str]) -> int:
+    """Bring a bundle into force."""
+    _no_arguments("apply", argv)
+    text = _input()
+    bundle = bundles.parse(text)
+    return _answer(_done(ctx, "apply", bundle.name, text, _APPLY_BASE + bundle.time_limit))
+
+
+def check_drift(ctx: Context, argv: list[str]) -> int:
+    """Print what is not as it was applied."""
+    _no_arguments("check", argv)
+    return _answer(check.drift(ctx))
+
+
+def run_request(ctx: Context, argv: list[str]) -> int:
+    """Inside the transient unit: do the work that the front left in a file."""
+    if len(argv) != 1:
+        msg = f"run-request: given {argv}, allowed is one file"
+        raise BadInput(msg)
+    return transient.run_request(ctx, argv[0], _WORK)
+
+
+def version(ctx: Context, argv: list[str]) -> int:
+    """Print the version, and what is applied here."""
+    _no_arguments("version", argv)
+    names = (
+        sorted(p.stem for p in ctx.path(applied.FOLDER).glob("*.json")) if ctx.path(applied.FOLDER).is_dir() else []
+    )
+    return _answer({"version": VERSION, "format": bundles.FORMAT, "applied": names})
+
+
+def _done(ctx: Context, verb: str, label: str, text: str, limit: float) -> dict[str, Any]:
+    if ctx.in_place:
+        return transient.through_unit(ctx, verb, label, text, limit + ctx.lock_wait)
+    return _WORK[verb](ctx, text)
+
+
+def _apply_work(ctx: Context, text: str) -> dict[str, Any]:
+    bundle = bundles.parse(text)
+    with lock.held(ctx, f"bundle {bundle.name}"):
+        return applier.apply(ctx, bundle).as_dict()
+
+
+def _certificates_work(ctx: Context, text: str) -> dict[str, Any]:
+    ca, given = _certificates_request(text)
+    with lock.held(ctx, "certificates"):
+        return applier.certify(ctx, tls.validated(ctx, ca, given))
+
+
+_WORK: Mapping[str, Callable[[Context, str], dict[str, Any]]] = {
+    "apply": _apply_work,
+    "certificates": _certificates_work,
+}
+
+
+def _certificates_request(text: str) -> tuple[object, dict[str, object]]:
+    given = _object("certificates", text)
+    if set(given) != {"ca", "certificates"} or not isinstance(given["certificates"], dict):
+        msg = f"certificates: given keys {sorted(given)}, allowed: ca and certificates (an object)"
+        raise BadInput(msg)
+    return given["ca"], given["certificates"]
+
+
+def _input() -> str:
+    data = sys.stdin.buffer.read(INPUT_CAP + 1)
+    if len(data) > INPUT_CAP:
+        msg = f"stdin: given are more than {INPUT_CAP >> 20} MiB, which is the most allowed"
+        raise BadInput(msg)
+    try:
+        return data.decode()
+    except UnicodeDecodeError as e:
+        msg = f"stdin: given is not UTF-8 (byte {e.start})"
+        raise BadInput(msg) from None
+
+
+def _object(verb: str, text: str) -> dict[str, Any]:
+    try:
+        given = json.loads(text)
+    except ValueError as e:
+        # Only the place: the text may hold secrets.
+        where = f"line {e.lineno}, column {e.colno}" if isinstance(e, json.JSONDecodeError) else "somewhere"
+        msg = f"{verb}: stdin is not JSON ({where})"
+        raise BadInput(msg) from None
+    if not isinstance(given, dict):
+        msg = f"{verb}: given is {type(given).__name__}, allowed is a JSON object"
+        raise BadInput(msg)
+    return given
+
+
+def _only(given: Mapping[str, Any], key: str) -> object:
+    if set(given) != {key}:
+        msg = f"given keys {sorted(given)}, allowed: {key}"
+        raise BadInput(msg)
+    return given[key]
+
+
+def _no_arguments(verb: str, argv: list[str]) -> None:
+    if argv:
+        msg = f"{verb}: given arguments {argv}, allowed are none; its input is JSON on stdin"
+        raise BadInput(msg)
+
+
+def _answer(data: Mapping[str, Any]) -> int:
+    # Indented: some readers of our output stall on lines of 64 KiB.
+    sys.stdout.write(json.dumps(data, indent=2, sort_keys=True) + "\n")
+    sys.stdout.flush()
+    return 0
