@@ -7,6 +7,7 @@ docs/site-file.md. A site knows no secret, no clock and nothing derived from the
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -57,6 +58,20 @@ def load_site(data: object, *, source: str) -> Site:
     if not isinstance(data, Mapping):
         problem = Problem(path="", given=show(data), allowed="a mapping of keys", message="is not a site")
         raise SiteError([problem], source=source)
+    try:
+        site, problems = _read(data)
+    except RecursionError:  # a YAML anchor can make a value that holds itself
+        site, allowed = None, "values nested at most three levels deep"
+        problems = [Problem(path="", given="a value nested too deep", allowed=allowed, message="cannot be read")]
+    if problems or site is None:
+        raise SiteError(problems, source=source)
+    if site.topology == "single" and "synchronous_mode" not in site.patroni.model_fields_set:
+        # One database host has nobody to wait for; the default turns with the topology.
+        return site.model_copy(update={"patroni": site.patroni.model_copy(update={"synchronous_mode": False})})
+    return site
+
+
+def _read(data: Mapping[Any, Any]) -> tuple[Site | None, list[Problem]]:
     problems: list[Problem] = []
     site: Site | None = None
     try:
@@ -64,9 +79,4 @@ def load_site(data: object, *, source: str) -> Site:
     except ValidationError as error:
         problems += translate(error, Site)
     problems += broken_rules(Draft.of(data, site))
-    if problems or site is None:
-        raise SiteError(problems, source=source)
-    if site.topology == "single" and "synchronous_mode" not in site.patroni.model_fields_set:
-        # One database host has nobody to wait for; the default turns with the topology.
-        return site.model_copy(update={"patroni": site.patroni.model_copy(update={"synchronous_mode": False})})
-    return site
+    return site, problems

@@ -1,0 +1,261 @@
+"""Bad site files: what is changed in a valid one, and the one problem of services, dates and keys."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+from tests.unit.core.samples import Data, ha, host_key, put, says, single
+
+DAY = 'a day from 2020 to 2100 as "YYYY-MM-DD"'
+HOST_KEY = 'one line "ssh-ed25519 AAAA..." as in /etc/ssh/ssh_host_ed25519_key.pub'
+OWN = "parameters that keadb does not set itself"
+ARCHIVE = {"url": "https://example.com/etcd.tar.gz", "sha256": "0" * 64}
+DB1, DB2 = "hosts/lab-kea-db-01", "hosts/lab-kea-db-02"
+
+SETTINGS: dict[str, tuple[Data, str]] = {
+    "sync with one database": (
+        put(single(), "patroni/synchronous_mode", True),
+        says(
+            "patroni.synchronous_mode",
+            "waits for a standby that cannot be there",
+            "true",
+            "false, or two database hosts",
+        ),
+    ),
+    "ttl below Patroni's floor": (
+        put(ha(), "patroni/ttl", 19),
+        says("patroni.ttl", "is too small", "19", "a whole number from 20 to 300 (s)"),
+    ),
+    "loop_wait 0": (
+        put(ha(), "patroni/loop_wait", 0),
+        says("patroni.loop_wait", "is too small", "0", "a whole number from 1 to 60 (s)"),
+    ),
+    "retry_timeout 2": (
+        put(ha(), "patroni/retry_timeout", 2),
+        says("patroni.retry_timeout", "is too small", "2", "a whole number from 3 to 120 (s)"),
+    ),
+    "lease shorter than its retries": (
+        put(ha(), "patroni/loop_wait", 11),
+        says(
+            "patroni.ttl",
+            "ends the leader's lease before Patroni has retried",
+            "20",
+            "at least loop_wait + 2 * retry_timeout = 21",
+        ),
+    ),
+    "yes/no as text": (
+        put(ha(), "patroni/synchronous_mode", "true"),
+        says("patroni.synchronous_mode", "is not a yes or no", '"true"', "true or false"),
+    ),
+    "election too close to the heartbeat": (
+        put(ha(), "etcd/heartbeat_ms", 600),
+        says(
+            "etcd.election_ms",
+            "elects anew after too few lost heartbeats",
+            "2500",
+            "at least 5 * heartbeat_ms = 3000",
+        ),
+    ),
+    "election above etcd's limit": (
+        put(ha(), "etcd/election_ms", 50_001),
+        says("etcd.election_ms", "is too large", "50001", "a whole number from 500 to 50000 (ms)"),
+    ),
+    "archive where a package is": (
+        put(ha(), "etcd/archive", ARCHIVE),
+        says(
+            "etcd.archive",
+            "is not used: debian-13 has a package of etcd 3.5",
+            '"https://example.com/etcd.tar.gz"',
+            "nothing",
+        ),
+    ),
+    "no archive where none is packaged": (
+        put(put(ha(), "platform", "ubuntu-24.04"), "kea/version", "3.0"),
+        says(
+            "etcd.archive",
+            "is missing: ubuntu-24.04 has no etcd 3.5",
+            "nothing",
+            "url and sha256 of a release archive",
+        ),
+    ),
+    "archive over plain http": (
+        put(ha(), "etcd/archive", ARCHIVE | {"url": "http://example.com/etcd.tar.gz"}),
+        says(
+            "etcd.archive.url",
+            "is not of the right form",
+            '"http://example.com/etcd.tar.gz"',
+            "an https URL ending in .tar.gz",
+        ),
+    ),
+    "checksum too short": (
+        put(ha(), "etcd/archive", ARCHIVE | {"sha256": "abc"}),
+        says("etcd.archive.sha256", "is not of the right form", '"abc"', "64 hexadecimal digits, lower case"),
+    ),
+    "PostgreSQL that nobody carries": (
+        put(ha(), "postgresql/version", 14),
+        says("postgresql.version", "is too small", "14", "a whole number from 15 to 17"),
+    ),
+    "PostgreSQL that the platform does not carry": (
+        put(ha(), "postgresql/version", 17),
+        says("postgresql.version", "is a version that debian-13 does not carry", "17", "15"),
+    ),
+    "Kea that the platform does not carry": (
+        put(ha(), "kea/version", "3.0"),
+        says("kea.version", "is a version that debian-13 does not carry", '"3.0"', '"2.6"'),
+    ),
+    "parameter with a key of its own": (
+        put(ha(), "postgresql/parameters", {"max_connections": 200}),
+        says(
+            "postgresql.parameters.max_connections",
+            "has a key of its own: postgresql.max_connections",
+            "200",
+            OWN,
+        ),
+    ),
+    "parameter that Patroni sets": (
+        put(ha(), "postgresql/parameters", {"synchronous_standby_names": "*"}),
+        says(
+            "postgresql.parameters.synchronous_standby_names",
+            "is set by Patroni; use patroni.synchronous_mode",
+            "*",
+            OWN,
+        ),
+    ),
+    "parameter of TLS": (
+        put(ha(), "postgresql/parameters", {"ssl_min_protocol_version": "TLSv1"}),
+        says(
+            "postgresql.parameters.ssl_min_protocol_version",
+            "is set by keadb, the same at every site; use tls.epoch for new certificates",
+            "TLSv1",
+            OWN,
+        ),
+    ),
+    "parameter that gives up durability": (
+        put(ha(), "postgresql/parameters", {"fsync": False}),
+        says(
+            "postgresql.parameters.fsync",
+            "stays on: acknowledged data must survive",
+            "False",
+            OWN,
+        ),
+    ),
+    "parameter of two lines": (
+        put(ha(), "postgresql/parameters", {"application_name": "a\nfsync = off"}),
+        says(
+            "postgresql.parameters.application_name",
+            "is not a plain value",
+            '"a\\nfsync = off"',
+            "text of one line (at most 500 characters), a number, true or false",
+        ),
+    ),
+    "parameter that names a secret": (
+        put(ha(), "postgresql/parameters", {"application_name": "@secret:ca_key@"}),
+        says(
+            "postgresql.parameters.application_name",
+            "names a secret, which a site file cannot",
+            '"@secret:ca_key@"',
+            "text without @secret:NAME@",
+        ),
+    ),
+    "too much shared memory": (
+        put(put(ha(), "postgresql/shared_buffers_mb", 1025), f"{DB2}/memory_mb", 2560),
+        says(
+            "postgresql.shared_buffers_mb",
+            "leaves too little memory",
+            "1025",
+            "at most 1024 (40 % of the 2560 MiB of lab-kea-db-02)",
+        ),
+    ),
+    "too little memory": (
+        put(ha(), f"{DB1}/memory_mb", 256),
+        says("hosts.lab-kea-db-01.memory_mb", "is too small", "256", "a whole number from 512 to 4194304 (MiB)"),
+    ),
+    "number as text": (
+        put(ha(), f"{DB1}/cores", "4"),
+        says("hosts.lab-kea-db-01.cores", "is not a whole number", '"4"', "a whole number from 1 to 128"),
+    ),
+    "true as a number": (
+        put(ha(), f"{DB1}/cores", True),
+        says("hosts.lab-kea-db-01.cores", "is not a whole number", "True", "a whole number from 1 to 128"),
+    ),
+    "host key of another kind": (
+        put(ha(), f"{DB1}/ssh_host_key", "ssh-rsa AAAAB3NzaC1yc2E="),
+        says(
+            "hosts.lab-kea-db-01.ssh_host_key",
+            "is not an Ed25519 host key",
+            '"ssh-rsa AAAAB3NzaC1yc2E="',
+            HOST_KEY,
+        ),
+    ),
+    "host key cut short": (
+        put(ha(), f"{DB1}/ssh_host_key", "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA=="),
+        says(
+            "hosts.lab-kea-db-01.ssh_host_key",
+            "does not parse as an Ed25519 host key",
+            '"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA=="',
+            HOST_KEY,
+        ),
+    ),
+    "epoch before the CA": (
+        put(ha(), "tls/epoch", "2026-10-31"),
+        says("tls.epoch", "is before the CA's first day", '"2026-10-31"', "2026-11-01 or later"),
+    ),
+    "certificates outlive their CA": (
+        put(ha(), "tls/epoch", "2035-10-01"),
+        says(
+            "tls.epoch",
+            "makes certificates that outlive their CA; set a new tls.ca_epoch",
+            '"2035-10-01"',
+            "2035-09-25 or earlier",
+        ),
+    ),
+    "a day that the calendar lacks": (
+        put(ha(), "tls/epoch", "2026-02-30"),
+        says("tls.epoch", "is not a day of the calendar", '"2026-02-30"', DAY),
+    ),
+    "a time of day": (
+        put(ha(), "tls/epoch", dt.datetime(2026, 11, 1, 12, tzinfo=dt.UTC)),
+        says(
+            "tls.epoch",
+            "is not a day",
+            "datetime.datetime(2026, 11, 1, 12, 0, tzinfo=datetime.timezone.utc)",
+            DAY,
+        ),
+    ),
+    "a day as a number": (put(ha(), "tls/epoch", 20261101), says("tls.epoch", "is not a day", "20261101", DAY)),
+    "unknown acceptance": (
+        put(ha(), "accept/shared_hypervisors", {"reason": "the third one is late", "until": "2027-01-01"}),
+        says(
+            "accept.shared_hypervisors",
+            "is not one of the known values",
+            '"shared_hypervisors"',
+            '"shared_hypervisor" or "schema_upgrade"',
+        ),
+    ),
+    "acceptance without a reason": (
+        put(ha(), "accept/schema_upgrade", {"reason": " ", "until": "2027-01-01"}),
+        says(
+            "accept.schema_upgrade.reason",
+            "is too short or too long to explain anything",
+            '" "',
+            "a sentence of 10 to 500 characters",
+        ),
+    ),
+    "acceptance without an end": (
+        put(ha(), "accept/schema_upgrade", {"reason": "Kea 3.0 is rolled out"}),
+        says("accept.schema_upgrade.until", "is missing", "nothing", "this key is needed"),
+    ),
+    "unknown login": (
+        put(ha(), "logins/owner", "c"),
+        says("logins.owner", "is not one of the known values", '"c"', '"a" or "b"'),
+    ),
+    "a copied machine": (
+        put(ha(), f"{DB2}/ssh_host_key", host_key(1) + " root@db-02"),
+        says(
+            "hosts.lab-kea-db-02.ssh_host_key",
+            "is also that of lab-kea-db-01",
+            f'"{host_key(1)}"',
+            "a key of its own (a copied machine must make new ones)",
+        ),
+    ),
+}
