@@ -31,11 +31,23 @@ def root() -> Path:
     return found
 
 
-def enter(group: str) -> None:
-    """Make the group (below the root) and put the calling process into it."""
+def create(group: str) -> Path:
+    """Make the group (below the root) and return its folder."""
     folder = root() / group
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "cgroup.procs").write_text(str(os.getpid()), encoding="ascii")
+    return folder
+
+
+def inside(folder: Path, argv: list[str]) -> list[str]:
+    """Return a command that joins the group before it becomes ``argv``: no process of it is ever outside."""
+    return ["/bin/sh", "-c", 'echo $$ >"$0/cgroup.procs" && exec "$@"', str(folder), *argv]
+
+
+def members(group: str) -> list[int]:
+    """Return the processes that are directly in the group; none when there is no such group."""
+    with contextlib.suppress(FileNotFoundError):
+        return [int(pid) for pid in (root() / group / "cgroup.procs").read_text(encoding="ascii").split()]
+    return []
 
 
 def kill(group: str, *, seconds: float = 10) -> None:

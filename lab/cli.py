@@ -149,6 +149,16 @@ def heal(it: Lab, host: str) -> None:
     _say(f"{host}: plugged in")
 
 
+@lab.command()
+@_with_lab
+def load(it: Lab) -> None:
+    """Load the sample reservations into the lab's database; a second time changes nothing."""
+    from lab.load import load as load_reservations  # noqa: PLC0415 -- needs the site model; the rest of the lab doesn't
+
+    done = load_reservations(it)
+    click.echo(f"{done['added']} reservations added, {done['total']} in the database")
+
+
 def _without_dashes(command: tuple[str, ...]) -> list[str]:
     words = list(command)
     if words and words[0] == "--":

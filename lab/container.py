@@ -69,11 +69,9 @@ def seed(spec: LabSpec, host: LabHost, root: Path) -> bool:
     return True
 
 
-def command(host: LabHost, root: Path, group: Path) -> list[str]:
-    """Return how the container is started: in the control group ``group`` (a folder), in the caller's namespaces."""
+def command(host: LabHost, root: Path) -> list[str]:
+    """Return how the container is started, in the caller's namespaces and control group."""
     return [
-        # Into the group before anything else, so that no process of the host is ever outside of it.
-        *("/bin/sh", "-c", 'echo $$ >"$0/cgroup.procs" && exec "$@"', str(group)),
         *("systemd-nspawn", "--quiet", "--boot", "--directory", str(root)),
         *("--machine", host.machine, "--hostname", host.name),
         *("--keep-unit", "--register=no", f"--network-bridge={BRIDGE}"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,19 @@ from lab import process
 from lab.errors import LabError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from lab.model import LabSpec
+
+
+@contextlib.contextmanager
+def short_path(spec: LabSpec) -> Iterator[str]:
+    """Give the socket's path by way of a descriptor: a socket's name is limited to 107 bytes, a folder's isn't."""
+    descriptor = os.open(spec.folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{descriptor}/{spec.socket.name}"
+    finally:
+        os.close(descriptor)
 
 
 def supervisor(spec: LabSpec) -> process.Identity | None:
@@ -28,7 +41,8 @@ def ask(spec: LabSpec, verb: str, *, seconds: float = 30, **arguments: Any) -> d
     try:
         with socket.socket(socket.AF_UNIX) as link:
             link.settimeout(seconds + 10)
-            link.connect(str(spec.socket))
+            with short_path(spec) as path:
+                link.connect(path)
             link.sendall((json.dumps({"verb": verb, "seconds": seconds, **arguments}) + "\n").encode())
             with link.makefile(encoding="utf-8") as stream:
                 reply = json.loads(stream.readline() or "{}")

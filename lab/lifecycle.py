@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from lab.model import LabHost, LabSpec
 
 _REPOSITORY = Path(__file__).resolve().parent.parent
+_SUPERVISOR = "supervisor"
 _SSH_DEADLINE = 60.0
 _SUPERVISOR_DEADLINE = 10.0
 
@@ -36,6 +37,7 @@ def up(spec: LabSpec, say: Callable[[str], None], *, disk_mb: int = storage.DEFA
     if disk_mb < storage.MINIMUM_DISK_MB:
         message = f"disk size {disk_mb} MiB: at least {storage.MINIMUM_DISK_MB} are needed"
         raise LabError(message)
+    _refuse_elsewhere(spec)
     root_image = image.ensure(say)
     with _locked(spec, say):
         started = time.monotonic()
@@ -73,6 +75,7 @@ def down(spec: LabSpec, say: Callable[[str], None], *, keep_disks: bool = False)
     Works after a kill, and twice. ``keep_disks`` leaves the state folder (disks, keys, site file, engine state).
     """
     require_root()
+    _refuse_elsewhere(spec)
     there = spec.folder.exists() or network.exists(spec) or (cgroup.root() / spec.cgroup).exists()
     if not there:
         say(f"lab {spec.name}: nothing to take down")
@@ -112,6 +115,17 @@ def _clean(spec: LabSpec) -> None:
     _wait_detached(spec)
 
 
+def _refuse_elsewhere(spec: LabSpec) -> None:
+    """Raise LabError when a living lab of this name has its state elsewhere: namespaces know no folder."""
+    for pid in cgroup.members(f"{spec.cgroup}/{_SUPERVISOR}"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            words = Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8").split("\0")
+            root = Path(words[words.index("--state") + 1])
+            if root != spec.root and (root / spec.name).is_dir():
+                message = f"a lab {spec.name} runs with its state in {root}; set KEADB_LAB_STATE={root} or use --name"
+                raise LabError(message)
+
+
 def _wait_detached(spec: LabSpec) -> None:
     """Wait until the kernel has let go of the disks: their mounts went with the last process, a moment later."""
     deadline = time.monotonic() + 10
@@ -135,14 +149,13 @@ def _start_supervisor(spec: LabSpec, root_image: Path) -> None:
     log = spec.logs / "supervisor.log"
     argv = [
         *("ip", "netns", "exec", spec.netns, "unshare", "--mount", "--propagation", "private"),
-        *(sys.executable, "-m", "lab.supervisor", "--name", spec.name, "--image", str(root_image)),
+        *(sys.executable, "-B", "-m", "lab.supervisor"),
+        *("--name", spec.name, "--state", str(spec.root), "--image", str(root_image)),
     ]
-    environment = {**os.environ, "KEADB_LAB_STATE": str(spec.root), "PYTHONDONTWRITEBYTECODE": "1"}
     with log.open("ab") as output:
         child = subprocess.Popen(  # noqa: S603 -- argument list from this file
-            argv,
+            cgroup.inside(cgroup.create(f"{spec.cgroup}/{_SUPERVISOR}"), argv),
             cwd=_REPOSITORY,
-            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -31,8 +31,11 @@ def site(spec: LabSpec, host_keys: Mapping[str, str], *, disk_gb: int, today: dt
             "subnet": str(SUBNET),
             "gateway": str(GATEWAY),
             "vip": str(VIP),
-            "dns": [str(GATEWAY)],
-            "ntp": [str(GATEWAY)],
+            # No name server and no time server: the lab has none, and containers share the machine's clock.
+            "dns": [],
+            "ntp": [],
+            # Where people and tests stand: the bridge, that is the machine inside the lab's namespace.
+            "clients": [str(GATEWAY)],
         },
         "hosts": {
             host.name: {
@@ -75,9 +78,20 @@ def ensure(spec: LabSpec, *, disk_mb: int) -> bool:
         data = site(spec, host_keys, disk_gb=max(1, disk_mb // 1024), today=today)
         document = {"config": {SITE_KEY: data}}
     temporary = spec.site_file.with_suffix(".new")
-    temporary.write_text(yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=1000), encoding="utf-8")
+    temporary.write_text(_text(document), encoding="utf-8")
     temporary.replace(spec.site_file)
     return True
+
+
+class _Dumper(yaml.SafeDumper):
+    """Plain YAML for people: equal values are written out, not referred to."""
+
+    def ignore_aliases(self, _data: Any) -> bool:
+        return True
+
+
+def _text(document: Any) -> str:
+    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
 
 
 def _pin(hosts: dict[str, Any], host_keys: Mapping[str, str]) -> bool:

@@ -19,9 +19,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lab import cgroup, container, network, process, storage
+from lab import cgroup, container, control, network, process, storage
 from lab.errors import LabError
-from lab.model import LabHost, LabSpec, lab_spec
+from lab.model import LabHost, LabSpec
 from lab.run import run
 
 if TYPE_CHECKING:
@@ -67,11 +67,11 @@ class Supervisor:
                 root = storage.mount(self.spec, host, self.image)
                 container.seed(self.spec, host, root)
                 self.roots[host.name] = root
-            (cgroup.root() / self.group(host)).mkdir(exist_ok=True)
+            group = cgroup.create(self.group(host))
             # Reopened for each start: the console of the last one is what a failed boot leaves behind.
             with (self.spec.logs / f"{host.name}.console").open("wb") as console:
                 child = subprocess.Popen(  # noqa: S603 -- argument list from lab.container
-                    container.command(host, self.roots[host.name], cgroup.root() / self.group(host)),
+                    cgroup.inside(group, container.command(host, self.roots[host.name])),
                     stdin=subprocess.DEVNULL,
                     stdout=console,
                     stderr=subprocess.STDOUT,
@@ -161,7 +161,8 @@ class Supervisor:
         """Answer requests for good."""
         self.spec.socket.unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(str(self.spec.socket))
+            with control.short_path(self.spec) as path:
+                listener.bind(path)
             self.spec.socket.chmod(0o600)
             listener.listen(16)
             self.record()
@@ -212,14 +213,14 @@ def main() -> None:
     """Run the supervisor; ``lab.lifecycle`` has already put us into the namespaces."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--name", required=True)
+    parser.add_argument("--state", required=True, type=Path)
     parser.add_argument("--image", required=True, type=Path)
     arguments = parser.parse_args()
-    spec = lab_spec(arguments.name)
+    spec = LabSpec(arguments.name, arguments.state)
     # A fresh view of control groups, and a runtime folder of systemd-nspawn's own that goes with the namespace.
     run("mount", "-t", "cgroup2", "cgroup2", "/sys/fs/cgroup")
     Path("/run/systemd").mkdir(exist_ok=True)
     run("mount", "-t", "tmpfs", "-o", "mode=0755", "tmpfs", "/run/systemd")
-    cgroup.enter(f"{spec.cgroup}/supervisor")
     Supervisor(spec, arguments.image).serve()
 
 
