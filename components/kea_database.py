@@ -9,7 +9,7 @@ runs on the control host and reaches the leader over TLS as the owner's login.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import pulumi
@@ -22,6 +22,7 @@ from keadb.versions import KEA_SCHEMA
 
 if TYPE_CHECKING:
     from components.host import Host
+    from components.postgres_cluster import PostgresCluster
     from keadb.site import Host as HostSpec
     from keadb.site import Site
 
@@ -40,11 +41,8 @@ SCHEMA_SECONDS = 900
 """Limit of the whole ``kea-database`` step; an upgrade over all versions takes seconds on an empty database."""
 
 
-def kea_roles_bundle(site: Site, host: HostSpec, formed: Mapping[str, str]) -> Bundle:
-    """Return what makes roles, logins and the database, for one database host.
-
-    ``formed`` maps names of the bundles that this one waits for to their digests.
-    """
+def kea_roles_bundle(site: Site, host: HostSpec) -> Bundle:
+    """Return what makes roles, logins and the database, for one database host."""
     plan = {
         "format": 1,
         "psql": f"{_platform(site).pg_bindir}/psql",
@@ -62,14 +60,13 @@ def kea_roles_bundle(site: Site, host: HostSpec, formed: Mapping[str, str]) -> B
         files={ROLES_PLAN: File(content=_as_json(plan))},
         steps=(Step(name="kea roles", run=(APPLIER, "kea-roles"), timeout=LEADER_SECONDS + 60),),
         uses_secrets=_active_secrets(site),
-        inputs=dict(formed),
     )
 
 
 def kea_database_bundle(site: Site, host: HostSpec, staged: Mapping[str, str]) -> Bundle:
     """Return what makes Kea's schema and the reader's rights, for the control host.
 
-    ``staged`` maps names of the bundles that this one waits for to their digests.
+    ``staged`` are the digests of the roles' bundles: whatever they change is proved again by a login.
     """
     active = {"owner": site.logins.owner, "read": site.logins.read}
     plan = {
@@ -102,18 +99,20 @@ def kea_database_bundle(site: Site, host: HostSpec, staged: Mapping[str, str]) -
     )
 
 
-def bundles(site: Site, formed: Mapping[str, str]) -> list[Bundle]:
-    """Return all bundles of Kea's database, in the order in which they run; ``formed`` as above."""
-    roles = [kea_roles_bundle(site, host, formed) for host in site.database_hosts]
-    staged = {f"{b.host}/{b.name}": b.digest() for b in roles}
-    return [*roles, kea_database_bundle(site, site.control_host, staged)]
+def kea_bundles(site: Site) -> dict[str, list[Bundle]]:
+    """Return all bundles of Kea's database by host, in the order in which a host gets them."""
+    bundles = {host.name: [kea_roles_bundle(site, host)] for host in site.database_hosts}
+    staged = {f"{b.host}/{b.name}": b.digest() for of_host in bundles.values() for b in of_host}
+    schema = kea_database_bundle(site, site.control_host, staged)
+    bundles.setdefault(schema.host, []).append(schema)
+    return bundles
 
 
 class KeaDatabase(pulumi.ComponentResource):
     """Kea's roles, database, schema and rights.
 
-    Creates one command on each database host and one on the control host. Needs a formed cluster; makes no
-    reservation, no backup, and never removes a role or table.
+    Creates one command on each database host and one on the control host. Makes no reservation and no backup, and
+    never removes a role or table.
     """
 
     schema: pulumi.Resource
@@ -123,18 +122,18 @@ class KeaDatabase(pulumi.ComponentResource):
         self,
         site: Site,
         hosts: Mapping[str, Host],
-        *,
-        formed: Mapping[str, str],
-        depends_on: Sequence[pulumi.Resource] = (),
+        postgres: PostgresCluster,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        """Register the steps; ``depends_on`` is what forms the PostgreSQL cluster, ``formed`` its digests."""
-        super().__init__(
-            naming.type_token("components", "KeaDatabase"), naming.resource(site.name, "kea-database"), {}, opts
-        )
-        *roles, schema = bundles(site, formed)
-        made = [hosts[b.host].apply(b, depends_on=depends_on, parent=self) for b in roles]
-        self.schema = hosts[schema.host].apply(schema, depends_on=made, parent=self)
+        """Register the steps under the site's name; they wait until ``postgres`` has a leader."""
+        super().__init__(naming.type_token("components", "KeaDatabase"), site.name, {}, opts)
+        sent = {(b.host, b.name): b for of_host in kea_bundles(site).values() for b in of_host}
+
+        def apply(host: str, name: str, *depends_on: pulumi.Resource) -> pulumi.Resource:
+            return hosts[host].apply(sent[host, name], depends_on=depends_on, parent=self)
+
+        roles = [apply(host.name, "kea-roles", postgres.converged) for host in site.database_hosts]
+        self.schema = apply(site.control_host.name, "kea-database", *roles)
         self.register_outputs({"database": DATABASE, "schema": KEA_SCHEMA[site.kea.version]})
 
 
