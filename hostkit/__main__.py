@@ -32,7 +32,17 @@ VERBS: dict[str, Verb] = {
     "run-request": verbs.run_request,
     "version": verbs.version,
 }
-LAZY = ("status", "etcd-form", "etcd-probe", "patroni-form", "patroni-converge", "patroni-probe", "kea-database")
+LAZY = (
+    "status",
+    "etcd-form",
+    "etcd-probe",
+    "patroni-seed",
+    "patroni-form",
+    "patroni-converge",
+    "patroni-probe",
+    "kea-roles",
+    "kea-database",
+)
 """Verbs ``some-name`` in a module ``hostkit.some_name`` with ``main(ctx, argv) -> int``, loaded when called."""
 _OPTIONS = "[--root DIR] [--lock-wait SECONDS]"
 

@@ -1,0 +1,106 @@
+"""A small client of Patroni's REST API over mutual TLS, as root's own steps use it.
+
+The password goes into a header only: never into a command line, an address or an error. It does not retry.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+from typing import TYPE_CHECKING, Any
+
+from hostkit import etcd_client, store
+from hostkit.errors import HostError
+
+if TYPE_CHECKING:
+    from hostkit.context import Context
+    from hostkit.etcd_plan import Member
+    from hostkit.patroni_plan import Cluster
+
+USER = "patroni"
+SECRET = "patroni_rest_password"  # noqa: S105 - the name of the secret, not the secret
+REQUEST_SECONDS = 4.0
+"""Limit of each wait on the network; Patroni answers from memory and one short query."""
+_MOST = 4 << 20
+_OK = 200
+
+
+class RestError(HostError):
+    """A node did not answer, or not as asked."""
+
+
+class Rest:
+    """The REST API of all declared nodes; every call names the node it wants."""
+
+    def __init__(self, ctx: Context, cluster: Cluster) -> None:
+        self._ctx = ctx
+        self._port = cluster.rest_port
+        self._tls = etcd_client.tls_context(ctx, etcd_client.CLIENT_TLS)
+        self.members = cluster.members
+
+    def node(self, member: Member) -> dict[str, Any]:
+        """Return what a node says of itself; also when it says (with status 503) that it is not well."""
+        _, answer = self._fetch(member, "GET", "/patroni")
+        return answer
+
+    def cluster(self, member: Member) -> dict[str, Any]:
+        """Return the cluster as a node sees it in etcd: ``members``, ``pause``."""
+        return self._wanted(member, "GET", "/cluster")
+
+    def config(self, member: Member) -> dict[str, Any]:
+        """Return the dynamic configuration in etcd."""
+        return self._wanted(member, "GET", "/config")
+
+    def patch_config(self, member: Member, patch: dict[str, Any]) -> None:
+        """Change the dynamic configuration; None takes a key away."""
+        password = store.secret(self._ctx, SECRET, wanted_by="Patroni's REST API")
+        self._wanted(member, "PATCH", "/config", body=patch, login=f"{USER}:{password}")
+
+    def first(self, what: str) -> tuple[Member, dict[str, Any]]:
+        """Return the answer (``cluster`` or ``config``) of the first node that gives one; RestError otherwise."""
+        problems = []
+        for member in self.members:
+            try:
+                return member, getattr(self, what)(member)
+            except RestError as e:
+                problems.append(str(e))
+        raise RestError("; ".join(problems))
+
+    def _wanted(self, member: Member, method: str, path: str, **more: Any) -> dict[str, Any]:
+        status, answer = self._fetch(member, method, path, **more)
+        if status != _OK:
+            msg = f"Patroni on {member.name} answered {method} {path} with status {status}"
+            raise RestError(msg)
+        return answer
+
+    def _fetch(
+        self,
+        member: Member,
+        method: str,
+        path: str,
+        *,
+        body: dict[str, Any] | None = None,
+        login: str | None = None,
+    ) -> tuple[int, dict[str, Any]]:
+        headers = {} if body is None else {"Content-Type": "application/json"}
+        if login is not None:
+            headers["Authorization"] = "Basic " + base64.b64encode(login.encode()).decode()
+        connection = http.client.HTTPSConnection(
+            member.address, self._port, timeout=REQUEST_SECONDS, context=self._tls
+        )
+        try:
+            connection.request(method, path, None if body is None else json.dumps(body), headers)
+            response = connection.getresponse()
+            text = response.read(_MOST)
+        except (OSError, http.client.HTTPException) as e:
+            reason = str(e) or type(e).__name__
+            msg = f"Patroni on {member.name} ({member.address}:{self._port}) is unreachable: {reason}"
+            raise RestError(msg) from e
+        finally:
+            connection.close()
+        try:
+            answer = json.loads(text)
+        except ValueError:
+            answer = None
+        return response.status, answer if isinstance(answer, dict) else {}

@@ -1,0 +1,81 @@
+"""What Patroni keeps in etcd about its cluster, as far as a birth needs it; nothing of a born cluster is written.
+
+Everything after the birth goes through Patroni's own REST API (``patroni_client``).
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING
+
+from hostkit import etcd_client, store
+from hostkit.errors import HostError
+
+if TYPE_CHECKING:
+    from hostkit.context import Context
+    from hostkit.patroni_plan import Cluster
+
+USER = "patroni"
+SECRET = "etcd_patroni_password"  # noqa: S105 - the name of the secret, not the secret
+DECLARATIONS = "keadb-form/"
+"""Below the cluster's prefix: what each database host found in its data directory, gone after a while."""
+DECLARED_SECONDS = 60
+
+
+class Dcs:
+    """The cluster's keys in etcd, through the first member that takes our login."""
+
+    def __init__(self, ctx: Context, cluster: Cluster) -> None:
+        self._prefix = cluster.prefix
+        self._etcd = _logged_in(ctx, cluster)
+
+    def initialized(self) -> bool:
+        """Say whether the cluster was born: Patroni writes the system identifier when initdb is through."""
+        return bool(self.get("initialize"))
+
+    def get(self, key: str) -> str | None:
+        """Return a key's value, None without it."""
+        answer = self._etcd.call("/v3/kv/range", {"key": self._key(key)})
+        found = answer.get("kvs") or []
+        return base64.b64decode(found[0].get("value", "")).decode() if found else None
+
+    def put_before_birth(self, key: str, value: str) -> bool:
+        """Write a key while nobody initialises the cluster or has done so; False, and nothing written, else."""
+        birth = {"key": self._key("initialize"), "target": "CREATE", "result": "EQUAL", "create_revision": "0"}
+        put = {"request_put": {"key": self._key(key), "value": _encoded(value)}}
+        answer = self._etcd.call("/v3/kv/txn", {"compare": [birth], "success": [put]})
+        return bool(answer.get("succeeded", False))
+
+    def declare(self, host: str, what: str) -> None:
+        """Say what this host found, for DECLARED_SECONDS."""
+        lease = self._etcd.call("/v3/lease/grant", {"TTL": str(DECLARED_SECONDS)})
+        key = self._key(DECLARATIONS + host)
+        self._etcd.call("/v3/kv/put", {"key": key, "value": _encoded(what), "lease": str(lease["ID"])})
+
+    def declared(self, host: str) -> str | None:
+        """Return what another host said lately; None when it said nothing."""
+        return self.get(DECLARATIONS + host)
+
+    def _key(self, key: str) -> str:
+        return _encoded(self._prefix + key)
+
+
+def _logged_in(ctx: Context, cluster: Cluster) -> etcd_client.Etcd:
+    tls = etcd_client.tls_context(ctx, etcd_client.CLIENT_TLS)
+    password = store.secret(ctx, SECRET, wanted_by="Patroni's settings in etcd")
+    problems = []
+    for member in cluster.etcd:
+        etcd = etcd_client.Etcd(member, cluster.etcd_port, tls=tls)
+        try:
+            if etcd.log_in(USER, password):
+                return etcd
+        except etcd_client.EtcdError as e:
+            problems.append(str(e))
+        else:
+            problems.append(f"{member.name} does not take the password of its user {USER}")
+    msg = f"no etcd member can be used: {'; '.join(problems)}"
+    raise HostError(msg)
+
+
+def _encoded(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()

@@ -1,0 +1,159 @@
+"""Starts Patroni on this database host and waits until its PostgreSQL runs (verb ``patroni-form``).
+
+Birth: a cluster is only born when every database host has said, through etcd, that its data directory is blank; then
+the first host starts and is initialised, and the others start when it is through and copy from it. A host with data,
+or of a cluster that was born, simply starts. Never stops, restarts or wipes anything.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from hostkit import etcd_client, patroni_plan, units
+from hostkit.errors import HostError, Refused
+from hostkit.patroni_client import Rest, RestError
+from hostkit.patroni_dcs import DECLARED_SECONDS, Dcs
+
+if TYPE_CHECKING:
+    from hostkit.context import Context
+    from hostkit.patroni_plan import Form
+
+BLANK = "blank"
+DATA = "data"
+POLL_SECONDS = 1.0
+STALL_SECONDS = 120.0
+"""Limit for a node that is neither running nor copying: Patroni answers within seconds of its start."""
+CRASHES = 5
+"""Restarts by systemd after which waiting on makes no sense."""
+_COPYING = "creating replica"
+
+
+def main(ctx: Context, argv: list[str]) -> int:  # noqa: ARG001 - the signature of every verb
+    """Start Patroni where it is not running, wait for it, and print the node's role."""
+    plan = patroni_plan.form(ctx)
+    started = not units.states(ctx, [plan.unit])[plan.unit].running
+    if started:
+        _before_start(ctx, plan)
+        _say(f"starting {plan.unit} on {plan.me.name}")
+        units.systemctl(ctx, "reset-failed", "--", plan.unit)
+        units.systemctl(ctx, "start", "--", plan.unit)
+    node = _until_running(ctx, plan)
+    json.dump({"changed": started, "role": node["role"], "timeline": node.get("timeline")}, sys.stdout)
+    sys.stdout.write("\n")
+    return 0
+
+
+def ready(node: dict[str, Any]) -> bool:
+    """Say whether a node, by its own words, leads or streams from the leader."""
+    if node.get("state") != "running":
+        return False
+    return node.get("role") == "primary" or node.get("replication_state") == "streaming"
+
+
+def described(node: dict[str, Any]) -> str:
+    """Return what a node says of itself in a few words."""
+    if not node:
+        return "does not answer yet"
+    stream = node.get("replication_state")
+    return f"{node.get('role', 'no role')}, {node.get('state', 'no state')}" + (f", {stream}" if stream else "")
+
+
+def _before_start(ctx: Context, plan: Form) -> None:
+    """Return when Patroni may start here; Refused or HostError, with nothing started, when it may not."""
+    if plan.has_data(ctx):
+        known = Dcs(ctx, plan.cluster)
+        if not known.initialized():
+            # A blank peer must not be born beside this data; from here on it waits for us to lead.
+            known.declare(plan.me.name, DATA)
+        return
+    deadline = ctx.system.monotonic() + plan.birth_seconds
+    dcs: Dcs | None = None
+    renew_at = 0.0
+    said = ""
+    while True:
+        try:
+            dcs = dcs or Dcs(ctx, plan.cluster)
+            if dcs.initialized():
+                return
+            if ctx.system.monotonic() >= renew_at:
+                dcs.declare(plan.me.name, BLANK)
+                renew_at = ctx.system.monotonic() + DECLARED_SECONDS / 3
+            waiting = _waits_for(plan, dcs)
+        except etcd_client.EtcdError as e:
+            dcs = None
+            waiting = str(e)
+        if not waiting:
+            return
+        if waiting != said:
+            _say(f"{plan.me.name} waits: {waiting}")
+            said = waiting
+        if ctx.system.monotonic() >= deadline:
+            msg = (
+                f"cluster {plan.cluster.scope} was not born within {plan.birth_seconds:g} s: {waiting}; "
+                f"nothing was started on {plan.me.name}, a later run goes on from here"
+            )
+            raise HostError(msg)
+        ctx.system.sleep(POLL_SECONDS)
+
+
+def _waits_for(plan: Form, dcs: Dcs) -> str:
+    """Return what a blank host of an unborn cluster still waits for; empty when it may be born."""
+    if not plan.first:
+        return f"{plan.cluster.members[0].name} is initialised first"
+    declared = {m.name: dcs.declared(m.name) for m in plan.others}
+    with_data = [name for name, what in declared.items() if what == DATA]
+    if with_data:
+        return f"{', '.join(with_data)} has a database cluster and must lead first"
+    silent = [name for name, what in declared.items() if what != BLANK]
+    if silent:
+        return f"{', '.join(silent)} has not said yet that its data directory is blank"
+    if dcs.get("config") is None:
+        msg = f"etcd holds no settings for cluster {plan.cluster.scope}: the bundle patroni-settings puts them there"
+        raise Refused(msg)
+    return ""
+
+
+def _until_running(ctx: Context, plan: Form) -> dict[str, Any]:
+    rest = Rest(ctx, plan.cluster)
+    began = ctx.system.monotonic()
+    stalled_since = began
+    said = ""
+    while True:
+        try:
+            node = rest.node(plan.me)
+        except RestError:
+            node = {}
+        if ready(node):
+            _say(f"{plan.me.name}: {described(node)}")
+            return node
+        words = described(node)
+        if words != said:
+            _say(f"{plan.me.name}: {words}")
+            said = words
+        now = ctx.system.monotonic()
+        if node.get("state") == _COPYING:
+            stalled_since = now
+        _give_up(ctx, plan, words, began=began, stalled_since=stalled_since)
+        ctx.system.sleep(POLL_SECONDS)
+
+
+def _give_up(ctx: Context, plan: Form, words: str, *, began: float, stalled_since: float) -> None:
+    now = ctx.system.monotonic()
+    restarts = units.systemctl(ctx, "show", "--property=NRestarts", "--value", "--", plan.unit).strip()
+    if restarts.isdigit() and int(restarts) >= CRASHES:
+        why = f"{plan.unit} has been restarted {restarts} times"
+    elif now - stalled_since >= STALL_SECONDS:
+        why = f"no progress for {STALL_SECONDS:g} s"
+    elif now - began >= plan.copy_seconds:
+        why = f"not running after {plan.copy_seconds:g} s"
+    else:
+        return
+    msg = f"{plan.me.name} {words}: {why}; last journal lines:\n{units.journal(ctx, plan.unit)}"
+    raise HostError(msg)
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
