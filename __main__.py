@@ -1,12 +1,12 @@
 """The program: load the site, wire its components, export what other tools need."""
 
 import pulumi
+
 from components.catalog import bundles
-from components.etcd_cluster import EtcdCluster
+from components.etcd_cluster import EtcdCluster, EtcdClusterArgs
+from components.host import Host, HostArgs
 from components.kea_database import KeaDatabase
 from components.postgres_cluster import PostgresCluster
-
-from components.host import Host, HostArgs
 from components.site_secrets import SiteSecrets
 from infra.existing import existing_machines
 from keadb.clients import conninfo
@@ -22,9 +22,9 @@ hosts = {
     name: Host(HostArgs(site=site, machine=machine, secrets=secrets, bundles=planned[name]))
     for name, machine in existing_machines(site).items()
 }
-etcd = EtcdCluster(site, hosts)
+etcd = EtcdCluster(EtcdClusterArgs(site=site, hosts=hosts))
 postgres = PostgresCluster(site, hosts, etcd)
-kea = KeaDatabase(site, hosts, postgres)
+KeaDatabase(site, hosts, postgres)
 
 pulumi.export("site", site.name)
 pulumi.export("conninfo", conninfo(site))

@@ -73,7 +73,7 @@ class Host(pulumi.ComponentResource):
     def __init__(self, args: HostArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         """Register the host under its own name."""
         self.spec = args.site.hosts[args.machine.name]
-        super().__init__("keadb:components:Host", self.spec.name, {}, opts)
+        super().__init__(naming.type_token("components", "Host"), self.spec.name, {}, opts)
         self._secrets = args.secrets
         self._machine = args.machine
         self._connection = remote.ConnectionArgs(
@@ -151,7 +151,7 @@ class Host(pulumi.ComponentResource):
     ) -> remote.Command:
         """Register one command: no update and no delete text, so that a run is always the same ``create``."""
         return remote.Command(
-            naming.resource_name(self.spec.name, step),
+            naming.resource(self.spec.name, step),
             connection=self._connection,
             create=create,
             stdin=stdin,
