@@ -36,7 +36,10 @@ class PkiError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class CertificateSpec:
-    """What one certificate of one host says. ``server`` and ``client`` are its extended key usages."""
+    """What one certificate of one host says. ``server`` and ``client`` are its extended key usages.
+
+    An empty ``common_name`` stands for none: the names are in ``dns`` and ``addresses``.
+    """
 
     name: str
     host: str
@@ -59,7 +62,8 @@ class CertificateSpec:
 def certificates(site: Site, host: Host) -> Mapping[str, CertificateSpec]:
     """Return the certificates of ``host`` by name: etcd, postgres, replicator, rewinder, client (sorted)."""
     full = site.fqdn(host)
-    specs = [CertificateSpec(name="client", host=host.name, common_name=f"client-{host.name}")]
+    # No common name in what etcd's clients carry: with authentication on, its gateway turns away any that has one.
+    specs = [CertificateSpec(name="client", host=host.name, common_name="", dns=(full,))]
     if "etcd" in host.roles:
         specs.append(
             CertificateSpec(
@@ -76,7 +80,7 @@ def certificates(site: Site, host: Host) -> Mapping[str, CertificateSpec]:
             CertificateSpec(
                 name="postgres",
                 host=host.name,
-                common_name=full,
+                common_name="",
                 dns=(full, host.name, site.primary_name, site.standby_name, "localhost"),
                 addresses=(host.address, site.network.vip, *_LOOPBACK),
                 server=True,
@@ -164,13 +168,10 @@ def _requested_key(csr_pem: str, spec: CertificateSpec) -> ec.EllipticCurvePubli
 
 
 def _subject(site: Site, common_name: str) -> x509.Name:
-    return x509.Name(
-        [
-            x509.NameAttribute(NameOID.ORGANIZATION_NAME, "keadb"),
-            x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, site.name),
-            x509.NameAttribute(NameOID.COMMON_NAME, common_name),
-        ]
-    )
+    parts = [(NameOID.ORGANIZATION_NAME, "keadb"), (NameOID.ORGANIZATIONAL_UNIT_NAME, site.name)]
+    if common_name:
+        parts.append((NameOID.COMMON_NAME, common_name))
+    return x509.Name([x509.NameAttribute(oid, value) for oid, value in parts])
 
 
 def _ca_subject(site: Site) -> x509.Name:
