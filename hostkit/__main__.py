@@ -35,6 +35,7 @@ VERBS: dict[str, Verb] = {
 LAZY = (
     "status",
     "etcd-form",
+    "etcd-lead",
     "etcd-probe",
     "patroni-seed",
     "patroni-form",
