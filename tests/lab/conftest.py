@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from lab.api import Lab
 
-from tests.lab.harness import NAME, Site, Writer, wait_for
+from lab.api import Lab
+from tests.lab.harness import NAME, CommandLines, Site, Writer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,9 +46,13 @@ def site() -> Iterator[Site]:
     lab.down()
     try:
         lab.up()
+        sampler = CommandLines()
+        sampler.start()
         started = time.monotonic()
-        made.keadb("up", "--stack", NAME, "--yes")
+        done = made.keadb("up", "--stack", NAME, "--yes")
         made.first_up_seconds = time.monotonic() - started
+        made.first_up_output = done.stdout + done.stderr
+        made.command_lines = sampler.stop()
         made.keadb("lab", "load", "--name", NAME)
         yield made
     finally:
@@ -59,7 +63,7 @@ def site() -> Iterator[Site]:
 @pytest.fixture
 def settled(site: Site) -> Site:
     """The site with a leader and a streaming sync standby."""
-    wait_for("a leader and a sync standby", site.healthy, 180)
+    site.wait_until_healthy()
     return site
 
 

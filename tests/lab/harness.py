@@ -7,8 +7,9 @@ import itertools
 import json
 import os
 import subprocess
+import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,8 @@ class Site:
     name: str
     lab: Lab
     first_up_seconds: float = 0.0
+    first_up_output: str = ""
+    command_lines: set[str] = field(default_factory=set)
 
     @property
     def state(self) -> Path:
@@ -101,6 +104,10 @@ class Site:
         members = {m["role"]: m["state"] for m in self.members()}
         return members == {"leader": "running", "sync_standby": "streaming"}
 
+    def wait_until_healthy(self) -> None:
+        """Wait for a leader and a streaming sync standby."""
+        wait_for("a leader and a sync standby", self.healthy, 180)
+
     def sql(self, host: str, statement: str, database: str = "kea") -> str:
         """Run one statement on a host as the superuser, over its unix socket; return the bare answer."""
         done = self.lab.exec(
@@ -130,7 +137,7 @@ class Site:
         """Return a libpq conninfo for clients inside the lab's network, TLS verified against the site's CA."""
         ca = self.state / "ca.crt"
         ca.write_text(self.lab.exec(self.database_hosts[0], ["cat", "/etc/keadb/tls/ca.crt"]).stdout)
-        hosts = ",".join(self.lab.address(h) for h in self.database_hosts)
+        hosts = ",".join(str(self.lab.address(h)) for h in self.database_hosts)
         settings = {
             "host": hosts,
             "port": "5432",
@@ -146,10 +153,31 @@ class Site:
     def secrets(self) -> dict[str, str]:
         """Return the real values of the stack's secrets."""
         from ops.secrets import secret_values
-
         from ops.stacks import resolve
 
         return secret_values(resolve(self.name))
+
+
+class CommandLines(threading.Thread):
+    """Collects the command lines of every process on the machine, lab hosts included, until stopped."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.seen: set[str] = set()
+        self._stop_asked = threading.Event()
+
+    def run(self) -> None:
+        """Sample about twenty times a second."""
+        while not self._stop_asked.wait(0.05):
+            for path in Path("/proc").glob("[0-9]*/cmdline"):
+                with contextlib.suppress(OSError):
+                    self.seen.add(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+
+    def stop(self) -> set[str]:
+        """End the sampling and return what was seen."""
+        self._stop_asked.set()
+        self.join()
+        return self.seen
 
 
 @dataclass

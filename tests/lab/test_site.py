@@ -88,9 +88,9 @@ def _snapshot(site: Site) -> dict[str, str]:
     """Return what a change on any host would alter: files with owner and mode, and when units were started."""
     script = (
         "find /etc /usr/lib/keadb /var/lib/keadb -xdev -type f -printf '%p %U:%G %m ' -exec sha256sum {} \\; | sort; "
-        "for u in keadb-etcd etcd patroni chrony ssh; do systemctl show -p ExecMainStartTimestamp $u; done"
+        "for u in keadb-etcd patroni chrony ssh; do systemctl show -p ExecMainStartTimestamp $u; done"
     )
-    return {host: site.lab.exec(host, ["sh", "-c", script]).stdout for host in site.lab.hosts}
+    return {h.name: site.lab.exec(h.name, ["sh", "-c", script]).stdout for h in site.lab.hosts}
 
 
 def test_a_second_up_and_a_preview_change_nothing(settled: Site) -> None:
@@ -146,12 +146,16 @@ def test_one_parameter_is_one_line_everywhere(settled: Site, tmp_path: Path) -> 
         rendered = subprocess.run(
             ["diff", "-r", "-U0", trees[0], trees[1]], capture_output=True, text=True, check=False
         ).stdout
-        plan = "files/etc/keadb/cluster/patroni.json"
+        plan, brought_into_force_by = "files/etc/keadb/cluster/patroni.json", "bundles/patroni-converge.json"
         changed = [line for line in rendered.splitlines() if line[:1] in "+-" and line[:3] not in {"+++", "---"}]
         assert {line.strip("+- ,") for line in changed} >= {'"log_min_duration_statement": "250ms"'}, rendered
-        assert all("log_min_duration_statement" in line for line in changed), rendered
+        # Besides the line itself, the step that brings it into force says for which content it ran.
+        assert all(
+            "log_min_duration_statement" in line or "-kea-witness/patroni-settings" in line for line in changed
+        ), rendered
         assert {line.split("\t")[0].split("/after/")[-1] for line in rendered.splitlines() if line[:3] == "+++"} == {
-            f"{settled.name}-kea-witness/{plan}"
+            f"{settled.name}-kea-witness/{plan}",
+            f"{settled.name}-kea-witness/{brought_into_force_by}",
         }
         preview = settled.keadb("preview", "--stack", settled.name, "--diff").stdout
         assert "log_min_duration_statement" in preview
@@ -169,6 +173,7 @@ def test_one_parameter_is_one_line_everywhere(settled: Site, tmp_path: Path) -> 
         moved = set(after[witness].splitlines()) ^ set(before[witness].splitlines())
         assert {line.split(" ")[0] for line in moved} == {
             "/etc/keadb/cluster/patroni.json",
+            "/var/lib/keadb/applied/patroni-settings.json",
             "/var/lib/keadb/applied/patroni-converge.json",
         }
     settled.keadb("up", "--stack", settled.name, "--yes")
