@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hostkit import store
 from hostkit.errors import HostError
-from hostkit.etcd_client import CLIENT_TLS, Etcd, EtcdError, tls_context
+from hostkit.etcd_client import CLIENT_TLS, AuthenticationOff, Etcd, EtcdError, tls_context
 
 if TYPE_CHECKING:
     from hostkit.context import Context
@@ -27,9 +27,7 @@ def ensure(ctx: Context, plan: Plan) -> list[str]:
     root_password = store.secret(ctx, "etcd_root_password", wanted_by="etcd-form")
     patroni_password = store.secret(ctx, "etcd_patroni_password", wanted_by="etcd-form")
     etcd = Etcd(plan.me, plan.client_port, tls=tls_context(ctx, CLIENT_TLS))
-    enabled = bool(etcd.call("/v3/auth/status").get("enabled"))
-    if enabled:
-        log_in(etcd, root_password)
+    enabled = log_in(etcd, root_password)
     changed: list[str] = []
     if not enabled:
         # Without authentication no password can be tried, so each is set anew.
@@ -43,15 +41,23 @@ def ensure(ctx: Context, plan: Plan) -> list[str]:
     return changed
 
 
-def log_in(etcd: Etcd, root_password: str) -> None:
-    """Log in as root; HostError that says what to do when etcd does not accept the stored password."""
-    if not etcd.log_in(ROOT, root_password):
+def log_in(etcd: Etcd, root_password: str) -> bool:
+    """Log in as root; return whether authentication is on (without it, everything is allowed).
+
+    HostError that says what to do when etcd does not accept the stored password.
+    """
+    try:
+        accepted = etcd.log_in(ROOT, root_password)
+    except AuthenticationOff:
+        return False
+    if not accepted:
         msg = (
             f"etcd on {etcd.member.name} does not accept the password of its user root that this host was given "
             "(secret etcd_root_password): it was changed on one side only. Set the site's secret to the password "
             "that etcd has, or run `etcdctl user passwd root` with the old one, then run this again"
         )
         raise HostError(msg)
+    return True
 
 
 def _accepts(plan: Plan, etcd: Etcd, ctx: Context, password: str) -> bool:

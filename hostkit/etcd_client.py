@@ -111,6 +111,10 @@ def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
+class AuthenticationOff(EtcdError):  # noqa: N818 - named for what was found
+    """etcd runs without authentication, so nobody can log in."""
+
+
 class Etcd:
     """One member's client port. ``log_in`` gives all later calls a token."""
 
@@ -148,13 +152,19 @@ class Etcd:
         return self.call("/v3/maintenance/status")
 
     def log_in(self, user: str, password: str) -> bool:
-        """Take a token; False when etcd says that user or password is wrong, EtcdError for anything else."""
+        """Take a token; False when etcd says that user or password is wrong.
+
+        AuthenticationOff when there is none (etcd tells nobody but root's token whether it is on, so logging in
+        is how to find out), EtcdError for anything else.
+        """
         self._token = None
         try:
             self._token = str(self.call("/v3/auth/authenticate", {"name": user, "password": password})["token"])
         except EtcdError as e:
             if "authentication failed" in e.message:
                 return False
+            if "authentication is not enabled" in e.message:
+                raise AuthenticationOff(str(e), e.message) from e
             raise
         return True
 

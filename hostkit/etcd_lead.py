@@ -74,8 +74,7 @@ def take(ctx: Context, plan: Plan, *, now: float | None = None) -> str:
         return "not taking leadership: there is no leader, or it is none of the declared members"
     # Only the leader itself gives leadership away, and only to one who is as far as it is.
     there = Etcd(leader, plan.client_port, tls=tls)
-    if there.call("/v3/auth/status").get("enabled"):
-        etcd_auth.log_in(there, store.secret(ctx, "etcd_root_password", wanted_by="etcd-lead"))
+    etcd_auth.log_in(there, store.secret(ctx, "etcd_root_password", wanted_by="etcd-lead"))
     there.call("/v3/maintenance/transfer-leadership", {"targetID": str(my_id)})
     return f"took etcd's leadership from {leader.name}"
 
