@@ -11,6 +11,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +42,16 @@ def main(ctx: Context, argv: list[str]) -> int:  # noqa: ARG001 -- the verbs' co
 
 def state(ctx: Context) -> dict[str, Any]:
     """Return everything this host knows."""
-    return {
-        "host": _gathered(lambda: ctx.path(HOST_NAME).read_text(encoding="utf-8").strip()),
-        "etcd": _gathered(lambda: _probe(ctx, "etcd")),
-        "patroni": _gathered(lambda: _probe(ctx, "patroni")),
-        "kea": _gathered(lambda: kea(ctx)),
-        "certificates": _gathered(lambda: certificates(ctx)),
+    parts: dict[str, Callable[[], Any]] = {
+        "host": lambda: ctx.path(HOST_NAME).read_text(encoding="utf-8").strip(),
+        "etcd": lambda: _probe(ctx, "etcd"),
+        "patroni": lambda: _probe(ctx, "patroni"),
+        "kea": lambda: kea(ctx),
+        "certificates": lambda: certificates(ctx),
     }
+    # All at once: when a neighbour is gone each of them waits for its own time limit.
+    with ThreadPoolExecutor(max_workers=len(parts)) as pool:
+        return dict(zip(parts, pool.map(_gathered, parts.values()), strict=True))
 
 
 def _gathered(gather: Callable[[], Any]) -> Any:
