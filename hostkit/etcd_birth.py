@@ -145,7 +145,7 @@ def ask(plan: Plan, peer: Member, tls: ssl.SSLContext) -> Answer:
         status, said = fetch(peer, plan.peer_port, PATH, tls=tls, seconds=_ASK_SECONDS)
         if status == HTTPStatus.OK and isinstance(said, dict):
             return _of_birth(plan, peer, said)
-        return _of_etcd(plan, peer, member_list(peer, plan.peer_port, tls=tls))
+        return _of_etcd(plan, peer, member_list(peer, plan.peer_port, tls=tls, seconds=_ASK_SECONDS))
     except Unreachable as e:
         return Answer(str(e), silent=True)
     except EtcdError as e:
@@ -177,7 +177,7 @@ def _of_etcd(plan: Plan, peer: Member, known: list[dict[str, Any]]) -> Answer:
             f"etcd on {peer.name} knows {plan.host} as a member that has run before, but {plan.data_dir} on "
             f"{plan.host} is blank: its data is lost. It is not started anew, since that could lose what the "
             "others have acknowledged. Put its data back, or remove the member with etcdctl on a healthy host "
-            "and add it again as a learner by hand (docs/decisions/010-etcd-birth.md says how); joining by "
+            "and add it again as a learner by hand (docs/decisions/007-etcd-birth.md says how); joining by "
             "itself is not part of this version",
             final=True,
         )
@@ -192,9 +192,9 @@ def _names(known: list[dict[str, Any]]) -> str:
 
 
 def _refuse_final(plan: Plan, answers: dict[str, Answer]) -> None:
-    final = [a.obstacle for a in answers.values() if a.final and a.obstacle]
+    final = next((a.obstacle for a in answers.values() if a.final and a.obstacle), None)
     if final:
-        _refuse(plan, "; ".join(final))
+        _refuse(plan, final)
 
 
 def _refuse(plan: Plan, why: str) -> None:

@@ -118,15 +118,18 @@ class AuthenticationOff(EtcdError):  # noqa: N818 - named for what was found
 class Etcd:
     """One member's client port. ``log_in`` gives all later calls a token."""
 
-    def __init__(self, member: Member, port: int, *, tls: ssl.SSLContext) -> None:
+    def __init__(self, member: Member, port: int, *, tls: ssl.SSLContext, seconds: float = REQUEST_SECONDS) -> None:
         self.member = member
+        self._seconds = seconds
         self._port = port
         self._tls = tls
         self._token: str | None = None
 
     def call(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """Call the gateway (``/v3/...``); EtcdError for anything but a JSON object with status 200."""
-        status, answer = fetch(self.member, self._port, path, tls=self._tls, body=body or {}, token=self._token)
+        status, answer = fetch(
+            self.member, self._port, path, tls=self._tls, body=body or {}, token=self._token, seconds=self._seconds
+        )
         if status == _OK and isinstance(answer, dict):
             return answer
         message = ""
@@ -138,7 +141,7 @@ class Etcd:
     def healthy(self) -> tuple[bool, str]:
         """Return whether this member takes part in a quorum and has no alarm, and the reason when it does not."""
         try:
-            _, answer = fetch(self.member, self._port, "/health", tls=self._tls)
+            _, answer = fetch(self.member, self._port, "/health", tls=self._tls, seconds=self._seconds)
         except Unreachable as e:
             return False, str(e)
         if not isinstance(answer, dict):
@@ -169,13 +172,15 @@ class Etcd:
         return True
 
 
-def member_list(member: Member, peer_port: int, *, tls: ssl.SSLContext) -> list[dict[str, Any]]:
+def member_list(
+    member: Member, peer_port: int, *, tls: ssl.SSLContext, seconds: float = REQUEST_SECONDS
+) -> list[dict[str, Any]]:
     """Return the members as one member knows them, from its peer port: needs no quorum and no login.
 
     Each has ``id`` (a number), ``name`` (empty until it was born when it was added later), ``peerURLs``,
     ``clientURLs`` (missing until it was born) and ``isLearner``. Unreachable or EtcdError otherwise.
     """
-    status, answer = fetch(member, peer_port, "/members", tls=tls)
+    status, answer = fetch(member, peer_port, "/members", tls=tls, seconds=seconds)
     if status == _OK and isinstance(answer, list):
         return [m for m in answer if isinstance(m, dict)]
     msg = f"{member.name} ({member.address}:{peer_port}) gave no member list: HTTP status {status}"

@@ -22,10 +22,14 @@ if TYPE_CHECKING:
 _SYSTEMCTL_SECONDS = 30.0
 _POLL_SECONDS = 0.5
 _LOG_LINES = 12
+_RUNNING = "running"
 
 
 def main(ctx: Context, argv: list[str]) -> int:
-    """Run the verb; stdout gets one JSON object saying how the member came up and what was set."""
+    """Run the verb; stdout gets one JSON object saying how the member came up and what was set.
+
+    What others do meanwhile is not waited for beyond a quorum: ``etcd-probe`` looks at all members.
+    """
     if argv:
         msg = f"etcd-form takes no arguments, given {argv}"
         raise BadInput(msg)
@@ -36,14 +40,15 @@ def main(ctx: Context, argv: list[str]) -> int:
     changed = etcd_auth.ensure(ctx, plan) if plan.sets_up_auth else []
     if plan.leads:
         _lead(ctx, plan)
-    sys.stdout.write(json.dumps({"member": member, "auth": changed}) + "\n")
+    answer = {"member": member, "auth": changed, "changed": bool(changed) or member != _RUNNING}
+    sys.stdout.write(json.dumps(answer) + "\n")
     return 0
 
 
 def _bring_up(ctx: Context, plan: Plan) -> str:
     """Start the member unless it runs; return ``running``, ``started`` or ``born``."""
     if _active(ctx, plan):
-        return "running"
+        return _RUNNING
     how = "started"
     if not plan.has_data(ctx):
         etcd_birth.await_birth(ctx, plan)

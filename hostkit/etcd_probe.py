@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from hostkit.etcd_plan import Member, Plan
 
 
+SECONDS = 2.0
+"""Limit of each question. A member without a quorum takes longer than that to say so: it counts as unhealthy."""
+
+
 def main(ctx: Context, argv: list[str]) -> int:
     """Run the verb: the state as JSON on stdout; HostError naming every difference from what is declared."""
     if argv:
@@ -48,11 +52,14 @@ def state(ctx: Context) -> dict[str, Any]:
         return {}
     tls = tls_context(ctx, CLIENT_TLS)
     problems: list[str] = []
-    known = _known(plan, tls, problems)
-    with ThreadPoolExecutor(max_workers=len(plan.members)) as pool:
-        views = dict(
-            zip((m.name for m in plan.members), pool.map(lambda m: _view(plan, m, tls), plan.members), strict=True)
-        )
+    # All at once: whoever asks for the status waits no longer than for the slowest of these.
+    with ThreadPoolExecutor(max_workers=3 * len(plan.members)) as pool:
+        lists = [pool.submit(_list, plan, m, tls) for m in (plan.me, *plan.peers)]
+        asked = {
+            m.name: (pool.submit(_health, plan, m, tls), pool.submit(_status, plan, m, tls)) for m in plan.members
+        }
+        known = _known([future.result() for future in lists], problems)
+        views = {name: _view(health.result(), status.result()) for name, (health, status) in asked.items()}
     if known is not None:
         problems += _differences(plan, known)
     problems += [view["problem"] for view in views.values() if view["problem"]]
@@ -62,39 +69,64 @@ def state(ctx: Context) -> dict[str, Any]:
         "cluster": plan.cluster,
         "declared": len(plan.members),
         "leader": leader,
-        "members": [_member(plan, entry, views) for entry in known or ()],
+        "members": [_member(plan, entry, views) for entry in _sorted(plan, known or [])],
         "problems": problems,
     }
 
 
-def _known(plan: Plan, tls: ssl.SSLContext, problems: list[str]) -> list[dict[str, Any]] | None:
-    """Return the member list, of this host's own member if it runs, else of any other."""
-    reasons = []
-    for member in (plan.me, *plan.peers):
-        try:
-            return member_list(member, plan.peer_port, tls=tls)
-        except EtcdError as e:
-            reasons.append(str(e))
-    problems.append("no member gave the member list: " + "; ".join(reasons))
+def _list(plan: Plan, member: Member, tls: ssl.SSLContext) -> list[dict[str, Any]] | str:
+    try:
+        return member_list(member, plan.peer_port, tls=tls, seconds=SECONDS)
+    except EtcdError as e:
+        return str(e)
+
+
+def _health(plan: Plan, member: Member, tls: ssl.SSLContext) -> str:
+    """Return what is wrong with a member, empty when nothing is."""
+    return Etcd(member, plan.client_port, tls=tls, seconds=SECONDS).healthy()[1]
+
+
+def _status(plan: Plan, member: Member, tls: ssl.SSLContext) -> dict[str, Any] | str:
+    try:
+        return Etcd(member, plan.client_port, tls=tls, seconds=SECONDS).status()
+    except EtcdError as e:
+        return str(e)
+
+
+def _known(lists: list[list[dict[str, Any]] | str], problems: list[str]) -> list[dict[str, Any]] | None:
+    """Return the member list of this host's own member if it runs, else of the first other one."""
+    for found in lists:
+        if not isinstance(found, str):
+            return found
+    problems.append("no member gave the member list: " + "; ".join(str(found) for found in lists))
     return None
 
 
-def _view(plan: Plan, member: Member, tls: ssl.SSLContext) -> dict[str, Any]:
-    """Ask one member for its status and health."""
-    etcd = Etcd(member, plan.client_port, tls=tls)
-    view: dict[str, Any] = {"leader": 0, "db_size": None, "db_size_in_use": None, "alarms": []}
-    healthy, problem = etcd.healthy()
-    try:
-        status = etcd.status()
-        view["leader"] = int(status.get("leader", 0))
-        view["db_size"] = int(status.get("dbSize", 0))
-        view["db_size_in_use"] = int(status.get("dbSizeInUse", 0))
-        view["alarms"] = sorted(
-            {name for error in status.get("errors", ()) for name in ("NOSPACE", "CORRUPT") if name in error}
-        )
-    except EtcdError as e:
-        healthy, problem = False, problem or str(e)
-    return {**view, "healthy": healthy, "problem": problem}
+def _view(problem: str, status: dict[str, Any] | str) -> dict[str, Any]:
+    """Return what a member says of itself."""
+    if isinstance(status, str):
+        unknown: dict[str, Any] = {"leader": 0, "db_size": None, "db_size_in_use": None, "alarms": []}
+        return {**unknown, "healthy": False, "problem": problem or status}
+    errors = [str(error) for error in status.get("errors", ())]
+    return {
+        "leader": int(status.get("leader", 0)),
+        "db_size": int(status.get("dbSize", 0)),
+        "db_size_in_use": int(status.get("dbSizeInUse", 0)),
+        "alarms": [alarm for alarm in ("CORRUPT", "NOSPACE") if any(alarm in error for error in errors)],
+        "healthy": not problem,
+        "problem": problem,
+    }
+
+
+def _sorted(plan: Plan, known: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Sort a member list as the site file does, strangers last."""
+    order = {m.name: i for i, m in enumerate(plan.members)}
+
+    def place(entry: dict[str, Any]) -> tuple[int, int]:
+        member = _declared(plan, entry)
+        return (len(order) if member is None else order[member.name], int(entry.get("id", 0)))
+
+    return sorted(known, key=place)
 
 
 def _declared(plan: Plan, entry: dict[str, Any]) -> Member | None:
