@@ -119,7 +119,7 @@ def sign(ca_key_pem: str, site: Site, csr_pem: str, spec: CertificateSpec) -> st
     usages = [(spec.server, ExtendedKeyUsageOID.SERVER_AUTH), (spec.client, ExtendedKeyUsageOID.CLIENT_AUTH)]
     builder = (
         _dated(site.tls.epoch, LEAF_DAYS)
-        .serial_number(_serial(public, site.name, f"{spec.host}/{spec.name}", str(site.tls.epoch)))
+        .serial_number(_serial(public, _spki(key.public_key()).hex(), site.name, str(site.tls.epoch), repr(spec)))
         .subject_name(_subject(site, spec.common_name))
         .issuer_name(_ca_subject(site))
         .public_key(public)
@@ -179,10 +179,16 @@ def _ca_subject(site: Site) -> x509.Name:
 
 
 def _serial(public: ec.EllipticCurvePublicKey, *about: str) -> int:
-    """Return a positive serial number that changes with the key, the certificate's name and its epoch."""
-    spki = public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    digest = hashlib.sha256("\0".join(about).encode() + b"\0" + spki).digest()
+    """Return a positive serial number that changes whenever anything in the certificate does.
+
+    Two certificates of one issuer must never share a serial, also when only their names differ.
+    """
+    digest = hashlib.sha256("\0".join(about).encode() + b"\0" + _spki(public)).digest()
     return int.from_bytes(digest) >> (256 - _SERIAL_BITS) or 1
+
+
+def _spki(public: ec.EllipticCurvePublicKey) -> bytes:
+    return public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
 def _dated(epoch: date, days: int) -> x509.CertificateBuilder:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import date
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 80
@@ -17,6 +18,8 @@ MISSING = "nothing"
 
 def show(value: object) -> str:
     """Return ``value`` as short text for a message; never raises, whatever YAML or JSON made of the input."""
+    if isinstance(value, date):
+        return str(value)
     try:
         text = f'"{value}"' if isinstance(value, str) and len(value) <= 80 else _SHORT.repr(value)  # noqa: PLR2004 - one line of a terminal
     except (ValueError, RecursionError):  # a whole number of more than 4300 digits has no repr

@@ -12,7 +12,7 @@ import binascii
 import re
 import struct
 from collections.abc import Callable
-from datetime import date, datetime
+from datetime import date
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, NetmaskValueError
 from typing import Annotated, Any
 
@@ -158,21 +158,22 @@ def _source(value: Any) -> IPv4Network:
 
 def _day(value: Any) -> date:
     allowed = 'a day from 2020 to 2100 as "YYYY-MM-DD"'
-    if isinstance(value, datetime) and value.time() == datetime.min.time():
-        value = value.date()  # JSON and some YAML readers give a day as midnight
-    if isinstance(value, str) and (match := re.fullmatch(r"(\d{4}-\d\d-\d\d)(T00:00:00Z)?", value, re.ASCII)):
-        try:
-            value = date.fromisoformat(match[1])
-        except ValueError:
-            message = "is not a day of the calendar"
-            raise refuse(message, allowed) from None
-    if isinstance(value, datetime) or not isinstance(value, date):
+    if isinstance(value, date):
+        # The engine rewrites a stack file whenever it stores a secret, and would turn it into a point in time.
+        message = "is a day without quotes, which does not survive the engine's rewriting of the file"
+        raise refuse(message, allowed)
+    if not isinstance(value, str) or not re.fullmatch(r"\d{4}-\d\d-\d\d", value, re.ASCII):
         message = "is not a day"
         raise refuse(message, allowed)
-    if not 2020 <= value.year <= 2100:  # noqa: PLR2004 - the numbers of the message
+    try:
+        day = date.fromisoformat(value)
+    except ValueError:
+        message = "is not a day of the calendar"
+        raise refuse(message, allowed) from None
+    if not 2020 <= day.year <= 2100:  # noqa: PLR2004 - the numbers of the message
         message = "is outside the years that make sense"
         raise refuse(message, allowed)
-    return value
+    return day
 
 
 def _host_key(value: Any) -> str:

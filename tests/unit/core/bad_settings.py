@@ -214,11 +214,15 @@ SETTINGS: dict[str, tuple[Data, str]] = {
         says("tls.epoch", "is not a day of the calendar", '"2026-02-30"', DAY),
     ),
     "a time of day": (
-        put(ha(), "tls/epoch", dt.datetime(2026, 11, 1, 12, tzinfo=dt.UTC)),
+        put(ha(), "tls/epoch", "2026-11-01T12:00:00Z"),
+        says("tls.epoch", "is not a day", '"2026-11-01T12:00:00Z"', DAY),
+    ),
+    "a day without quotes": (
+        put(ha(), "tls/epoch", dt.date(2026, 11, 1)),
         says(
             "tls.epoch",
-            "is not a day",
-            "datetime.datetime(2026, 11, 1, 12, 0, tzinfo=datetime.timezone.utc)",
+            "is a day without quotes, which does not survive the engine's rewriting of the file",
+            "2026-11-01",
             DAY,
         ),
     ),
