@@ -11,7 +11,7 @@ from hostkit.store import redact
 from hostkit.system import last_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from hostkit.context import Context
     from hostkit.pending import Pending
@@ -72,21 +72,23 @@ def _state(block: Mapping[str, str]) -> State:
     )
 
 
-def mask(ctx: Context, wanted: Iterable[str], own: Iterable[str], *, installing: bool) -> list[str]:
+def mask(ctx: Context, wanted: Sequence[str], own: Iterable[str], *, installing: bool) -> list[str]:
     """Mask units before a package could start them, and stop those that run; return those newly masked.
 
     A unit that the bundle itself manages (``own``) is masked only in /run, only while packages are installed,
     and never stopped; ``converge`` takes that mask away.
     """
     own = set(own)
-    forever = [n for n in wanted if n not in own and not _null_link(ctx, f"/etc/systemd/system/{n}")]
+    others = [n for n in wanted if n not in own]
+    forever = [n for n in others if not _null_link(ctx, f"/etc/systemd/system/{n}")]
     for_now = [n for n in wanted if n in own and not _null_link(ctx, f"/run/systemd/system/{n}")]
     if forever:
-        # Not "mask --now": it fails for units that no package brought yet. A template (x@.service) can't run.
-        running = [n for n, s in states(ctx, (n for n in forever if "@." not in n)).items() if s.active in _ACTIVE]
         systemctl(ctx, "mask", "--", *forever)
-        if running:
-            systemctl(ctx, "stop", "--", *running)
+    # Not "mask --now": it fails for units that no package brought yet, and a cut run may have masked only.
+    # A template (x@.service) can't run.
+    running = [n for n, s in states(ctx, (n for n in others if "@." not in n)).items() if s.active in _ACTIVE]
+    if running:
+        systemctl(ctx, "stop", "--", *running)
     if for_now and installing:
         systemctl(ctx, "mask", "--runtime", "--", *for_now)
     return forever
