@@ -51,7 +51,7 @@ def site(spec: LabSpec, host_keys: Mapping[str, str], *, disk_gb: int, today: dt
             for host in spec.hosts
         },
         "kea": {"version": "2.6", "servers": {f"{spec.name}-sprmcr-l01": str(KEA_SERVER)}},
-        "tls": {"ca_epoch": today, "epoch": today},
+        "tls": {"ca_epoch": today.isoformat(), "epoch": today.isoformat()},
     }
 
 
