@@ -8,12 +8,14 @@ import json
 import random
 import re
 from ipaddress import IPv4Address
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
 
-from keadb.site import Site, SiteError, certificate_dates, expired_acceptances, load_site
+from keadb.site import Acceptance, Site, SiteError, certificate_dates, expired_acceptances, load_site
 from tests.unit.core.samples import ROOT, STACKS, drop, ha, host_key, put, single, site
 
 LATE = {"reason": "the third hypervisor is late", "until": "2027-03-31"}
@@ -229,3 +231,42 @@ def test_missing_everything_names_every_needed_key() -> None:
     with pytest.raises(SiteError) as caught:
         load_site(drop(ha(), "network/vip"), source="x")
     assert [problem.path for problem in caught.value.problems] == ["network.vip"]
+
+
+def _documented(model: type[BaseModel], path: str = "") -> dict[str, Any]:
+    """Return every key of the model with its default, as the documentation names it."""
+    found: dict[str, Any] = {}
+    for key, info in model.model_fields.items():
+        if info.validation_alias is not None:
+            continue
+        inner = [part for part in _models_in(info.annotation) if part is not Acceptance]
+        name = f"{path}{key}" + (".NAME" if key == "hosts" else "")
+        if inner:
+            found |= _documented(inner[0], f"{name}.")
+        elif key != "accept":
+            found[name] = info.get_default(call_default_factory=True)
+    return found
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    """Return the models inside a type."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [found for part in get_args(annotation) for found in _models_in(part)]
+
+
+def test_every_key_is_documented_with_its_default() -> None:
+    """docs/site-file.md is where defaults are explained: a new key or default that is not in it is a defect."""
+    rows = [
+        line.split(" | ") for line in (ROOT / "docs/site-file.md").read_text().splitlines() if line.startswith("| `")
+    ]
+    said = {row[0].strip("| `"): row[2] for row in rows if len(row) > 3}
+    keys = _documented(Site)
+    assert set(keys) == set(said)
+    for key, default in keys.items():
+        if default is None or default is PydanticUndefined:
+            expected = ""
+        else:
+            plain = list(default) if isinstance(default, tuple) else default
+            expected = f"`{plain if isinstance(plain, str) else json.dumps(plain)}`"
+        assert said[key].startswith(expected), key
