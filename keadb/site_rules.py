@@ -5,6 +5,7 @@ Rules work on a `Draft`, which holds the parts that could be read: one bad key d
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from datetime import date
@@ -15,6 +16,7 @@ from keadb.postgresql_parameters import reserved_because
 from keadb.problems import Problem, show
 from keadb.site_draft import Draft
 from keadb.site_model import Host, Site
+from keadb.versions import FLOORS, below_floor
 
 CA_DAYS = 3650
 LEAF_DAYS = 400
@@ -213,6 +215,8 @@ def _etcd(draft: Draft) -> Iterator[Problem]:
             "url and sha256 of a release archive",
             f"is missing: {draft.platform} has no etcd 3.5",
         )
+    if from_archive and etcd.archive is not None:
+        yield from _archive(etcd.archive.url)
     if not from_archive and etcd.archive is not None:
         yield _problem(
             "etcd.archive",
@@ -220,6 +224,15 @@ def _etcd(draft: Draft) -> Iterator[Problem]:
             "nothing",
             f"is not used: {draft.platform} has a package of etcd 3.5",
         )
+
+
+def _archive(url: str) -> Iterator[Problem]:
+    """Judge the version in the file's name, if there is one: the checksum alone would accept any release."""
+    named = re.search(r"etcd-v(\d+\.\d+\.\d+)[^/]*$", url)
+    low = below_floor("etcd", named[1]) if named else None
+    if named and low:
+        allowed = f"etcd {FLOORS['etcd'].version} or later"
+        yield _problem("etcd.archive.url", show(url), allowed, f"names {low.replace(' is ', ', which is ', 1)}")
 
 
 def _versions(draft: Draft) -> Iterator[Problem]:

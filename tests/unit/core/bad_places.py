@@ -157,6 +157,15 @@ PLACES: dict[str, tuple[Data, str]] = {
         put(ha(), "network/ntp", ["172.30.30.1", "172.30.30.1"]),
         says("network.ntp", "has an entry twice", "['172.30.30.1', '172.30.30.1']", "a list of IPv4 addresses"),
     ),
+    "clients from everywhere": (
+        put(ha(), "network/clients", ["0.0.0.0/0"]),
+        says(
+            "network.clients.0",
+            "is too large a network, or one that is not private",
+            '"0.0.0.0/0"',
+            'an IPv4 address, or a private network of prefix 16 to 32 such as "172.30.40.0/26"',
+        ),
+    ),
     "DNS not a list": (
         put(ha(), "network/dns", "172.30.30.1"),
         says("network.dns", "is not a list", '"172.30.30.1"', "a list of IPv4 addresses"),

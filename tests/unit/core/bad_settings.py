@@ -78,6 +78,20 @@ SETTINGS: dict[str, tuple[Data, str]] = {
             "url and sha256 of a release archive",
         ),
     ),
+    "archive of an etcd below the floor": (
+        put(
+            put(put(ha(), "platform", "ubuntu-24.04"), "kea/version", "3.0"),
+            "etcd/archive",
+            ARCHIVE | {"url": "https://example.com/etcd-v3.4.34-linux-amd64.tar.gz"},
+        ),
+        says(
+            "etcd.archive.url",
+            "names etcd 3.4.34, which is below 3.5: the v3 API with RBAC over the JSON gateway as Patroni's etcd3 driver "
+            "uses it",
+            '"https://example.com/etcd-v3.4.34-linux-amd64.tar.gz"',
+            "etcd 3.5 or later",
+        ),
+    ),
     "archive over plain http": (
         put(ha(), "etcd/archive", ARCHIVE | {"url": "http://example.com/etcd.tar.gz"}),
         says(

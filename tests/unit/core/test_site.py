@@ -85,6 +85,12 @@ def test_dns_and_kea_servers_may_be_elsewhere() -> None:
     assert made.kea.servers == {"lab-sprmcr-l01": IPv4Address("172.30.64.2")}
 
 
+def test_clients_are_addresses_or_networks() -> None:
+    """A single machine is a network of one, as PostgreSQL's access rules write it."""
+    made = load_site(put(ha(), "network/clients", ["10.1.1.1", "172.30.40.0/26"]), source="x")
+    assert [str(source) for source in made.network.clients] == ["10.1.1.1/32", "172.30.40.0/26"]
+
+
 @pytest.mark.parametrize(
     ("path", "written", "read"),
     [
