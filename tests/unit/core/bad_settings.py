@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 
+from keadb.versions import FLOORS
 from tests.unit.core.samples import Data, ha, host_key, put, says, single
 
 DAY = 'a day from 2020 to 2100 as "YYYY-MM-DD"'
@@ -86,8 +87,7 @@ SETTINGS: dict[str, tuple[Data, str]] = {
         ),
         says(
             "etcd.archive.url",
-            "names etcd 3.4.34, which is below 3.5: the v3 API with RBAC over the JSON gateway as Patroni's etcd3 driver "
-            "uses it",
+            f"names etcd 3.4.34, which is below 3.5: {FLOORS['etcd'].reason}",
             '"https://example.com/etcd-v3.4.34-linux-amd64.tar.gz"',
             "etcd 3.5 or later",
         ),
