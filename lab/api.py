@@ -40,9 +40,15 @@ class Lab:
         """Return a host's address."""
         return self.spec.host(host).address
 
-    def up(self, *, disk_mb: int = storage.DEFAULT_DISK_MB, say: Callable[[str], None] = silent) -> None:
+    def up(
+        self,
+        *,
+        disk_mb: int = storage.DEFAULT_DISK_MB,
+        with_secrets: bool = True,
+        say: Callable[[str], None] = silent,
+    ) -> None:
         """Bring it up; see ``lab.lifecycle.up``."""
-        lifecycle.up(self.spec, say, disk_mb=disk_mb)
+        lifecycle.up(self.spec, say, disk_mb=disk_mb, with_secrets=with_secrets)
 
     def down(self, *, keep_disks: bool = False, say: Callable[[str], None] = silent) -> None:
         """Take it down; see ``lab.lifecycle.down``."""

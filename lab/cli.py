@@ -60,10 +60,11 @@ def lab() -> None:
     show_default=True,
     help="Size of each host's disk, when it is made.",
 )
+@click.option("--no-secrets", is_flag=True, help="Only hosts: don't make the stack's secrets.")
 @_with_lab
-def up(it: Lab, disk_mb: int) -> None:
+def up(it: Lab, disk_mb: int, *, no_secrets: bool) -> None:
     """Start the hosts and wait for their SSH; starts again what was killed."""
-    it.up(disk_mb=disk_mb, say=_say)
+    it.up(disk_mb=disk_mb, with_secrets=not no_secrets, say=_say)
 
 
 @lab.command()

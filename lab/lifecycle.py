@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lab import cgroup, control, image, keys, network, process, sitefile, storage
+from lab import cgroup, control, image, keys, network, process, secrets, sitefile, storage
 from lab.errors import LabError
 
 if TYPE_CHECKING:
@@ -27,15 +27,25 @@ _SSH_DEADLINE = 60.0
 _SUPERVISOR_DEADLINE = 10.0
 
 
-def up(spec: LabSpec, say: Callable[[str], None], *, disk_mb: int = storage.DEFAULT_DISK_MB) -> None:
+def up(
+    spec: LabSpec,
+    say: Callable[[str], None],
+    *,
+    disk_mb: int = storage.DEFAULT_DISK_MB,
+    with_secrets: bool = True,
+) -> None:
     """Bring every host up and wait for its SSH; what runs already is left alone.
 
     After a lab whose processes were killed: cleans up what they left and starts again on the same disks. Hosts
-    that were powered off on purpose are started too. Raises LabError with the reason.
+    that were powered off on purpose are started too. ``with_secrets=False`` leaves the stack without secrets, for
+    those who want hosts only. Raises LabError with the reason.
     """
     require_root()
     if disk_mb < storage.MINIMUM_DISK_MB:
         message = f"disk size {disk_mb} MiB: at least {storage.MINIMUM_DISK_MB} are needed"
+        raise LabError(message)
+    if (_REPOSITORY / spec.site_file.name).exists():
+        message = f"lab name {spec.name!r}: a real stack has this name ({spec.site_file.name}); use another --name"
         raise LabError(message)
     _refuse_elsewhere(spec)
     root_image = image.ensure(say)
@@ -64,7 +74,9 @@ def up(spec: LabSpec, say: Callable[[str], None], *, disk_mb: int = storage.DEFA
             return fresh
 
         with ThreadPoolExecutor() as pool:
+            made = pool.submit(secrets.ensure, spec, say) if with_secrets else None
             fresh = list(pool.map(bring, spec.hosts))
+            fresh.append(made is not None and made.result())
         if not any(fresh):
             say(f"lab {spec.name} is up already")
 

@@ -70,15 +70,18 @@ def insert(request: dict[str, str]) -> dict[str, int]:
 
 def load(lab: Lab) -> dict[str, int]:
     """Load the sample reservations into the lab's database; LabError when that fails."""
-    # Imported here: a lab comes up without the site model, the engine or the secrets.
+    # Imported here: the half of this module that runs inside the lab's network needs none of it.
     from keadb.clients import conninfo  # noqa: PLC0415
     from keadb.pki import ca_certificate  # noqa: PLC0415
     from keadb.stackfile import read_stack  # noqa: PLC0415
-    from ops.secrets import secret_values  # noqa: PLC0415
+    from lab import secrets  # noqa: PLC0415
 
     spec = lab.spec
+    if not spec.site_file.exists():
+        message = f"lab {spec.name} has no site file; start it with: keadb lab up --name {spec.name}"
+        raise LabError(message)
     site = read_stack(spec.site_file.read_text(encoding="utf-8"), stack=spec.name, source=str(spec.site_file))
-    values = secret_values(spec.name)
+    values = secrets.values(spec)
     user = f"kea_owner_{site.logins.owner}"
     request = {
         "conninfo": conninfo(site),

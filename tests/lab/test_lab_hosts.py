@@ -46,7 +46,7 @@ def shared(state: Path) -> Iterator[Lab]:
     assert state
     lab = Lab("t1")
     lab.down()
-    lab.up(disk_mb=DISK_MB)
+    lab.up(disk_mb=DISK_MB, with_secrets=False)
     yield lab
     lab.down()
 
@@ -57,7 +57,7 @@ def own(state: Path) -> Iterator[Lab]:
     assert state
     lab = Lab("t2")
     lab.down()
-    lab.up(disk_mb=DISK_MB)
+    lab.up(disk_mb=DISK_MB, with_secrets=False)
     yield lab
     lab.down()
 
@@ -159,7 +159,7 @@ class TestHosts:
         """Neither processes nor files."""
         before = shared.status(), shared.spec.record.read_text(), shared.spec.site_file.stat().st_mtime_ns
         said: list[str] = []
-        shared.up(disk_mb=DISK_MB, say=said.append)
+        shared.up(disk_mb=DISK_MB, with_secrets=False, say=said.append)
         assert said == ["lab t1 is up already"]
         assert (shared.status(), shared.spec.record.read_text(), shared.spec.site_file.stat().st_mtime_ns) == before
 
@@ -251,7 +251,7 @@ class TestNothingIsLeft:
         key = own.spec.deploy_key.read_bytes()
         for pid in processes(own):
             os.kill(pid, signal.SIGKILL)
-        own.up(disk_mb=DISK_MB)
+        own.up(disk_mb=DISK_MB, with_secrets=False)
         assert own.exec("db-01", ["cat", "/var/lib/postgresql/note"]).stdout == "kept\n"
         assert own.spec.deploy_key.read_bytes() == key
         assert all(answers(own, host.name) for host in own.hosts)
@@ -259,7 +259,7 @@ class TestNothingIsLeft:
     def test_up_after_the_supervisor_alone_was_killed(self, own: Lab) -> None:
         """Its containers still run, and hold the disks: they must go first."""
         os.kill(process.load(own.spec.record)["supervisor"].pid, signal.SIGKILL)
-        own.up(disk_mb=DISK_MB)
+        own.up(disk_mb=DISK_MB, with_secrets=False)
         assert all(answers(own, host.name) for host in own.hosts)
         assert len([p for p in processes(own) if b"lab.supervisor" in Path(f"/proc/{p}/cmdline").read_bytes()]) == 1
 
@@ -288,21 +288,21 @@ class TestNothingIsLeft:
         own.exec("witness", ["sh", "-c", "echo kept >/etc/note; sync"])
         own.down(keep_disks=True)
         assert leftovers(own) == [f"folder {own.spec.folder}"]
-        own.up(disk_mb=DISK_MB)
+        own.up(disk_mb=DISK_MB, with_secrets=False)
         assert own.exec("witness", ["cat", "/etc/note"]).stdout == "kept\n"
 
     def test_up_cut_off_at_any_moment(self, state: Path) -> None:
         """Killed early or late, the next `up` works and `down` leaves nothing."""
         assert state
         lab = Lab("t3")
-        argv = [sys.executable, "-m", "lab", "up", "--name", "t3", "--disk-mb", str(DISK_MB)]
+        argv = [sys.executable, "-m", "lab", "up", "--name", "t3", "--disk-mb", str(DISK_MB), "--no-secrets"]
         for seconds in (0.2, 0.3, 0.4, 0.5, 0.7, 1.0):
             child = subprocess.Popen(argv, cwd=ROOT, stderr=subprocess.DEVNULL)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(timeout=seconds)
             child.kill()
             child.wait()
-        lab.up(disk_mb=DISK_MB)
+        lab.up(disk_mb=DISK_MB, with_secrets=False)
         assert all(answers(lab, host.name) for host in lab.hosts)
         lab.down()
         assert leftovers(lab) == []
@@ -327,7 +327,7 @@ class TestSideBySide:
     def test_a_second_up_at_the_same_time_waits(self, own: Lab) -> None:
         """Two people, one lab."""
         own.down()
-        argv = [sys.executable, "-m", "lab", "up", "--name", "t2", "--disk-mb", str(DISK_MB)]
+        argv = [sys.executable, "-m", "lab", "up", "--name", "t2", "--disk-mb", str(DISK_MB), "--no-secrets"]
         both = [subprocess.Popen(argv, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(2)]
         said = [child.communicate(timeout=60)[1] for child in both]
         assert [child.returncode for child in both] == [0, 0]

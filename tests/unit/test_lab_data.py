@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from keadb.secrets import SECRETS
 from keadb.site import load_site
 from keadb.stackfile import read_stack
-from lab import keys, sitefile
+from lab import keys, secrets, sitefile
 from lab.errors import LabError
 from lab.load import parameters
 from lab.model import LabSpec, lab_spec
@@ -166,6 +167,23 @@ class TestSiteFile:
         """People edit it; `*id001` would change two lines at once."""
         sitefile.ensure(spec, disk_mb=4096)
         assert "&id" not in spec.site_file.read_text()
+
+
+class TestSecrets:
+    """Made with the lab, by the code that makes a real site's."""
+
+    def test_the_stack_is_the_labs_own_whatever_real_stacks_are_called(self, tmp_path: Path) -> None:
+        """A lab called like a site must never touch the site's secrets."""
+        found = secrets.stack(LabSpec("us1", tmp_path))
+        assert (found.work_dir, found.netns, found.is_lab) == (tmp_path / "us1", "keadb-us1", True)
+
+    def test_a_complete_site_file_needs_no_engine(self, spec: LabSpec) -> None:
+        """A second `up` is quick, and works while the engine's command line is in use."""
+        sitefile.ensure(spec, disk_mb=4096)
+        document = yaml.safe_load(spec.site_file.read_text())
+        document["config"] |= {known.config_key: {"secure": "v1:x"} for known in SECRETS}
+        spec.site_file.write_text(yaml.safe_dump(document))
+        assert not secrets.ensure(spec, pytest.fail)
 
 
 class TestKeys:

@@ -160,6 +160,15 @@ class TestCleaning:
         thread.join(timeout=5)
         assert not spec.folder.exists()
 
+    def test_a_real_stacks_name_is_refused(
+        self, spec: LabSpec, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """Commands find stacks by name: `keadb up --stack t1` must mean one thing."""
+        (tmp_path / "Pulumi.t1.yaml").touch()
+        monkeypatch.setattr(lifecycle, "_REPOSITORY", tmp_path)
+        with pytest.raises(LabError, match="a real stack has this name"):
+            lifecycle.up(spec, lambda _line: None)
+
     def test_too_small_a_disk_is_refused(self, spec: LabSpec) -> None:
         """PostgreSQL could not even be born on it."""
         with pytest.raises(LabError, match="disk size 100 MiB: at least 256"):
