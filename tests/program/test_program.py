@@ -7,8 +7,8 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from components.catalog import bundles
 
+from components.catalog import bundles
 from keadb.site import load_site
 from tests.program.harness import STACKS, Program, is_secret, load_program, unwrap
 
