@@ -40,8 +40,8 @@ BIRTH_SECONDS = 180
 """Limit for the database hosts to see each other blank, and for the first one's initdb."""
 COPY_SECONDS = 1800
 """Limit for a standby's base backup: 50 GB at a modest 30 MB/s."""
-CONVERGE_SECONDS = 180
-"""Limit for the settings to be in force everywhere and the standby to stream."""
+CONVERGE_SECONDS = 300
+"""Limit for the settings to be in force everywhere and the standby to stream, with the longest loops allowed."""
 
 
 def postgresql_prepare_bundle(site: Site, host: Host) -> Bundle:
@@ -140,6 +140,7 @@ def patroni_form_bundle(site: Site, host: Host, staged: Mapping[str, str]) -> Bu
         "host": host.name,
         "etcd": _members(site.etcd_hosts),
         "unit": UNIT,
+        "certificate": settings.tls_paths("postgres")["cert"],
         "data_dir": settings.data_dir(site),
         "first": host == site.database_hosts[0],
         "birth_seconds": BIRTH_SECONDS,

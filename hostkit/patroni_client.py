@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import socket
 from typing import TYPE_CHECKING, Any
 
 from hostkit import etcd_client, store
@@ -57,6 +58,17 @@ class Rest:
         password = store.secret(self._ctx, SECRET, wanted_by="Patroni's REST API")
         self._wanted(member, "PATCH", "/config", body=patch, login=f"{USER}:{password}")
 
+    def served_certificate(self, member: Member) -> bytes:
+        """Return the certificate (DER) that a node's API shows right now."""
+        try:
+            with (
+                socket.create_connection((member.address, self._port), timeout=REQUEST_SECONDS) as plain,
+                self._tls.wrap_socket(plain, server_hostname=member.address) as secured,
+            ):
+                return secured.getpeercert(binary_form=True) or b""
+        except OSError as e:
+            raise self._unreachable(member, e) from e
+
     def first(self, what: str) -> tuple[Member, dict[str, Any]]:
         """Return the answer (``cluster`` or ``config``) of the first node that gives one; RestError otherwise."""
         problems = []
@@ -94,9 +106,7 @@ class Rest:
             response = connection.getresponse()
             text = response.read(_MOST)
         except (OSError, http.client.HTTPException) as e:
-            reason = str(e) or type(e).__name__
-            msg = f"Patroni on {member.name} ({member.address}:{self._port}) is unreachable: {reason}"
-            raise RestError(msg) from e
+            raise self._unreachable(member, e) from e
         finally:
             connection.close()
         try:
@@ -104,3 +114,7 @@ class Rest:
         except ValueError:
             answer = None
         return response.status, answer if isinstance(answer, dict) else {}
+
+    def _unreachable(self, member: Member, error: Exception) -> RestError:
+        reason = str(error) or type(error).__name__
+        return RestError(f"Patroni on {member.name} ({member.address}:{self._port}) is unreachable: {reason}")

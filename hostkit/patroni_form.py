@@ -8,6 +8,7 @@ or of a cluster that was born, simply starts. Never stops, restarts or wipes any
 from __future__ import annotations
 
 import json
+import ssl
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,10 @@ DATA = "data"
 POLL_SECONDS = 1.0
 STALL_SECONDS = 120.0
 """Limit for a node that is neither running nor copying: Patroni answers within seconds of its start."""
+NOTICE_SECONDS = 15.0
+"""Time for a reload that was just made: a few of Patroni's loops, as long as they usually are."""
+RELOAD_SECONDS = 130.0
+"""Limit for a reload to be taken over: two loops of the longest that a site file may have."""
 CRASHES = 5
 """Restarts by systemd after which waiting on makes no sense."""
 _COPYING = "creating replica"
@@ -39,8 +44,10 @@ def main(ctx: Context, argv: list[str]) -> int:  # noqa: ARG001 - the signature 
         _say(f"starting {plan.unit} on {plan.me.name}")
         units.systemctl(ctx, "reset-failed", "--", plan.unit)
         units.systemctl(ctx, "start", "--", plan.unit)
-    node = _until_running(ctx, plan)
-    json.dump({"changed": started, "role": node["role"], "timeline": node.get("timeline")}, sys.stdout)
+    rest = Rest(ctx, plan.cluster)
+    node = _until_running(ctx, plan, rest)
+    renewed = _until_certificate(ctx, plan, rest)
+    json.dump({"changed": started or renewed, "role": node["role"], "timeline": node.get("timeline")}, sys.stdout)
     sys.stdout.write("\n")
     return 0
 
@@ -115,8 +122,35 @@ def _waits_for(plan: Form, dcs: Dcs) -> str:
     return ""
 
 
-def _until_running(ctx: Context, plan: Form) -> dict[str, Any]:
-    rest = Rest(ctx, plan.cluster)
+def _until_certificate(ctx: Context, plan: Form, rest: Rest) -> bool:
+    """Have Patroni show the certificate that is on disk; say whether that took another reload.
+
+    A reload that finds its file changed too does not look at the certificate (seen with 4.0.7): one that came
+    together with other changes would stay out of use, unnoticed until the old one ends.
+    """
+    reloaded = False
+    deadline = ctx.system.monotonic() + NOTICE_SECONDS
+    while True:
+        wanted = ssl.PEM_cert_to_DER_cert(ctx.path(plan.certificate).read_text(encoding="ascii"))
+        try:
+            if rest.served_certificate(plan.me) == wanted:
+                return reloaded
+        except RestError as e:
+            _say(str(e))  # a reload restarts the API's listener
+        if ctx.system.monotonic() >= deadline:
+            if reloaded:
+                msg = (
+                    f"Patroni on {plan.me.name} does not show the certificate {plan.certificate}, even after a reload"
+                )
+                raise HostError(msg)
+            _say(f"{plan.me.name} still shows an earlier certificate: reloading {plan.unit}")
+            units.systemctl(ctx, "reload", "--", plan.unit)
+            reloaded = True
+            deadline = ctx.system.monotonic() + RELOAD_SECONDS
+        ctx.system.sleep(POLL_SECONDS)
+
+
+def _until_running(ctx: Context, plan: Form, rest: Rest) -> dict[str, Any]:
     began = ctx.system.monotonic()
     stalled_since = began
     said = ""

@@ -57,12 +57,14 @@ class Settings:
 class Form:
     """A database host's plan. ``first`` is true on the one host that may be born as the leader.
 
+    ``certificate`` is the file that Patroni's REST API shows to its clients.
     ``birth_seconds`` limits the wait for the others at birth, ``copy_seconds`` the wait until this node runs.
     """
 
     cluster: Cluster
     me: Member
     unit: str
+    certificate: str
     data_dir: str
     first: bool
     birth_seconds: float
@@ -101,6 +103,7 @@ def form(ctx: Context) -> Form:
             cluster=cluster,
             me=next(m for m in cluster.members if m.name == data["host"]),
             unit=data["unit"],
+            certificate=data["certificate"],
             data_dir=data["data_dir"],
             first=bool(data["first"]),
             birth_seconds=float(data["birth_seconds"]),
