@@ -181,6 +181,13 @@ def _of_etcd(plan: Plan, peer: Member, known: list[dict[str, Any]]) -> Answer:
             "itself is not part of this version",
             final=True,
         )
+    if mine[0].get("isLearner") or mine[0].get("name") != plan.host:
+        # Members of a birth have their names from the start; one that was added has none until it runs.
+        return Answer(
+            f"{plan.host} was added to the running etcd of {peer.name}: it must join it, which is not part of this "
+            "version (docs/decisions/007-etcd-birth.md says how by hand), and not be born",
+            final=True,
+        )
     declared = sorted(plan.peer_url(m) for m in plan.members)
     if sorted(url for m in known for url in m.get("peerURLs", ())) != declared:
         return Answer(f"etcd runs on {peer.name} with other members than declared: {_names(known)}", final=True)

@@ -1,0 +1,430 @@
+"""Hosts under temporary roots, a fake systemd, and a fake etcd that speaks real TLS on loopback addresses."""
+
+from __future__ import annotations
+
+import datetime as dt
+import ipaddress
+import json
+import os
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from hostkit.context import Context
+from hostkit.system import Completed
+
+ADDRESSES = {"site-db-01": "127.0.30.10", "site-db-02": "127.0.30.11", "site-witness": "127.0.30.12"}
+UNIT = "keadb-etcd.service"
+DATA = "/var/lib/etcd/keadb"
+BIRTH = "/var/lib/keadb/etcd-birth.json"
+_PEM = serialization.Encoding.PEM
+_START = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
+_END = dt.datetime(2120, 1, 1, tzinfo=dt.UTC)
+
+
+def free_port() -> int:
+    """Return a port that nobody uses now."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port: int = s.getsockname()[1]
+        return port
+
+
+class Authority:
+    """A CA that issues one certificate, server and client at once, for some addresses."""
+
+    def __init__(self, name: str = "test CA") -> None:
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        builder = self._builder(self._name, self._key).add_extension(
+            x509.BasicConstraints(ca=True, path_length=0), critical=True
+        )
+        builder = builder.add_extension(
+            x509.KeyUsage(
+                digital_signature=True,
+                key_cert_sign=True,
+                crl_sign=True,
+                content_commitment=False,
+                key_encipherment=False,
+                data_encipherment=False,
+                key_agreement=False,
+                encipher_only=False,
+                decipher_only=False,
+            ),
+            critical=True,
+        )
+        builder = builder.add_extension(
+            x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False
+        )
+        self.certificate = builder.sign(self._key, hashes.SHA256()).public_bytes(_PEM)
+
+    def _builder(self, name: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+        builder = x509.CertificateBuilder().subject_name(name).issuer_name(self._name).public_key(key.public_key())
+        return builder.serial_number(x509.random_serial_number()).not_valid_before(_START).not_valid_after(_END)
+
+    def issue(self, name: str, *addresses: str) -> tuple[bytes, bytes]:
+        """Return certificate and key as PEM."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        # As keadb.pki: none of etcd's clients has a common name.
+        subject = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, name)])
+        usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+        names = [x509.IPAddress(ipaddress.ip_address(a)) for a in addresses]
+        builder = (
+            self._builder(subject, key)
+            .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+            .add_extension(x509.SubjectAlternativeName(names), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
+        )
+        return builder.sign(self._key, hashes.SHA256()).public_bytes(_PEM), key.private_bytes(
+            _PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+
+
+@dataclass
+class FakeSystem:
+    """Answers for systemd; ``on_start`` is called when the unit is started."""
+
+    on_start: Callable[[], None] = lambda: None
+    active: str = "inactive"
+    commands: list[list[str]] = field(default_factory=list)
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout: float,
+        input: str | None = None,  # noqa: A002 - the real one's name
+        check: bool = True,
+        env: Mapping[str, str] | None = None,
+        user: str | None = None,
+    ) -> Completed:
+        """Record a command and answer it."""
+        del timeout, input, check, env, user
+        self.commands.append(list(argv))
+        if argv[:2] == ["systemctl", "is-active"]:
+            return Completed(0 if self.active == "active" else 3, self.active + "\n", "")
+        if argv[:2] == ["systemctl", "start"]:
+            self.active = "active"
+            self.on_start()
+        if argv[0] == "journalctl":
+            return Completed(0, "the unit's last line\n", "")
+        return Completed(0, "", "")
+
+    @property
+    def started(self) -> bool:
+        """Whether the unit was ever started."""
+        return ["systemctl", "start", "--no-block", UNIT] in self.commands
+
+    def uid(self, name: str) -> int:
+        """Everybody is whoever runs the tests."""
+        del name
+        return os.getuid()
+
+    def gid(self, name: str) -> int:
+        """Everybody is whoever runs the tests."""
+        del name
+        return os.getgid()
+
+    def sleep(self, seconds: float) -> None:
+        """Wait, less long than asked."""
+        time.sleep(min(seconds, 0.02))
+
+    def monotonic(self) -> float:
+        """Return the real clock."""
+        return time.monotonic()
+
+
+@dataclass
+class HostRoot:
+    """A host under a temporary root."""
+
+    name: str
+    root: Path
+    system: FakeSystem
+    plan: dict[str, Any]
+
+    @property
+    def ctx(self) -> Context:
+        """Return the context that verbs get."""
+        return Context(self.root, self.system)
+
+    def write(self, path: str, content: bytes | str, mode: int = 0o600) -> Path:
+        """Write a file under the root."""
+        target = self.root / path.removeprefix("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content.encode() if isinstance(content, str) else content)
+        target.chmod(mode)
+        return target
+
+    def exists(self, path: str) -> bool:
+        """Say whether a file is there."""
+        return (self.root / path.removeprefix("/")).exists()
+
+    def set_plan(self, **changes: Any) -> None:
+        """Change the plan on disk."""
+        self.plan.update(changes)
+        self.write("/etc/keadb/cluster/etcd.json", json.dumps(self.plan))
+
+    def give_data(self) -> None:
+        """Make the data directory that of a member that ran."""
+        self.write(f"{DATA}/member/wal/0000000000000000-0000000000000000.wal", "")
+
+
+def make_hosts(
+    folder: Path, authority: Authority, names: Sequence[str] = tuple(ADDRESSES), *, limit: float = 5.0
+) -> dict[str, HostRoot]:
+    """Return hosts that share a plan; the last one has the witness's duties."""
+    client_port, peer_port = free_port(), free_port()
+    hosts = {}
+    for name in names:
+        host = HostRoot(name, folder / name, FakeSystem(), {})
+        etcd_cert, etcd_key = authority.issue(name, ADDRESSES[name], "127.0.0.1")
+        client_cert, client_key = authority.issue(f"client-{name}")
+        host.write("/etc/etcd/tls/server.crt", etcd_cert)
+        host.write("/etc/etcd/tls/server.key", etcd_key)
+        host.write("/etc/etcd/tls/ca.crt", authority.certificate)
+        host.write("/etc/keadb/tls/ca.crt", authority.certificate)
+        host.write("/var/lib/keadb/tls/client.crt", client_cert)
+        host.write("/var/lib/keadb/tls/client.key", client_key)
+        secrets = {"etcd_root_password": "root-secret-0123456789", "etcd_patroni_password": "patroni-secret-012345"}
+        host.write("/var/lib/keadb/secrets.json", json.dumps(secrets))
+        last = name == names[-1]
+        host.set_plan(
+            format=1,
+            cluster="site",
+            host=name,
+            unit=UNIT,
+            data_dir=DATA,
+            birth_file=BIRTH,
+            members=[{"name": n, "address": ADDRESSES[n]} for n in names],
+            client_port=client_port,
+            peer_port=peer_port,
+            tls={"cert": "/etc/etcd/tls/server.crt", "key": "/etc/etcd/tls/server.key", "ca": "/etc/etcd/tls/ca.crt"},
+            sets_up_auth=last,
+            leads=last,
+            patroni_user="patroni",
+            patroni_prefix="/service/site/",
+            birth_seconds=limit,
+            health_seconds=limit,
+        )
+        hosts[name] = host
+    return hosts
+
+
+class FakeCluster:
+    """What members share: who they are, who leads, users and roles, in etcd's own words."""
+
+    def __init__(self, hosts: Mapping[str, HostRoot]) -> None:
+        self.hosts = hosts
+        self.peer_port = next(iter(hosts.values())).plan["peer_port"]
+        self.client_port = next(iter(hosts.values())).plan["client_port"]
+        self.list = [
+            {"id": 100 + i, "name": n, "peerURLs": [f"https://{ADDRESSES[n]}:{self.peer_port}"]}
+            for i, n in enumerate(hosts)
+        ]
+        self.running: dict[str, list[_TlsServer]] = {}
+        self.leader: str | None = None
+        self.auth = False
+        self.users: dict[str, dict[str, Any]] = {}
+        self.roles: dict[str, list[dict[str, str]]] = {}
+        self.alarms: list[str] = []
+        self.calls: list[str] = []
+        self.lock = threading.Lock()
+
+    def entry(self, name: str) -> dict[str, Any]:
+        """Return a member's entry of the list."""
+        return next(m for m in self.list if m["name"] == name)
+
+    @property
+    def quorum(self) -> bool:
+        """Whether more than half of the members run."""
+        return len(self.running) * 2 > len(self.list)
+
+    def start(self, name: str) -> None:
+        """Start a member: serves its peers at once, its clients' health with a quorum."""
+        host = self.hosts[name]
+        with self.lock:
+            if name in self.running:
+                return
+            host.give_data()
+            servers = [_TlsServer(self, host, port) for port in (self.peer_port, self.client_port)]
+            self.running[name] = servers
+            if self.quorum:
+                self.leader = self.leader or name
+                for running in self.running:
+                    self.entry(running)["clientURLs"] = [f"https://{ADDRESSES[running]}:{self.client_port}"]
+
+    def stop(self, name: str) -> None:
+        """Stop a member."""
+        for server in self.running.pop(name, []):
+            server.shutdown()
+            server.server_close()
+
+    def stop_all(self) -> None:
+        """Stop everything."""
+        for name in list(self.running):
+            self.stop(name)
+
+    def answer(self, name: str, path: str, body: Any, token: str | None) -> tuple[int, Any]:
+        """Answer a request to a member."""
+        if path == "/members":
+            return 200, self.list
+        if path == "/health":
+            healthy = self.quorum and not self.alarms
+            return (200, {"health": "true"}) if healthy else (503, {"health": "false", "reason": "RAFT NO LEADER"})
+        if not path.startswith("/v3/"):
+            return 404, None
+        with self.lock:
+            self.calls.append(path)
+            try:
+                return 200, self._v3(name, path.removeprefix("/v3/"), body, token)
+            except _FakeError as e:
+                return 400, {"error": str(e), "message": str(e), "code": 9}
+
+    def _v3(self, name: str, path: str, body: Any, token: str | None) -> dict[str, Any]:
+        leader = self.entry(self.leader)["id"] if self.leader and self.quorum else 0
+        if path == "maintenance/status":
+            errors = [f"memberID:1 alarm:{a} " for a in self.alarms]
+            found = {"header": {"member_id": str(self.entry(name)["id"])}, "dbSize": "20480", "dbSizeInUse": "16384"}
+            return {**found, "leader": str(leader), "errors": errors} if leader else found
+        if path == "auth/authenticate":
+            if not self.auth:
+                msg = "etcdserver: authentication is not enabled"
+                raise _FakeError(msg)
+            user = self.users.get(body["name"])
+            if user is None or user["password"] != body["password"]:
+                msg = "etcdserver: authentication failed, invalid user ID or password"
+                raise _FakeError(msg)
+            return {"token": f"token-{body['name']}"}
+        if self.auth and token != "token-root":
+            raise _FakeError("etcdserver: user name is empty" if token is None else "etcdserver: permission denied")
+        if path == "maintenance/transfer-leadership":
+            if name != self.leader:
+                msg = "etcdserver: not leader"
+                raise _FakeError(msg)
+            self.leader = next(str(m["name"]) for m in self.list if str(m["id"]) == body["targetID"])
+            return {}
+        method: Callable[[Any], dict[str, Any]] = getattr(self, "_" + path.replace("/", "_"))
+        return method(body)
+
+    def _auth_enable(self, body: Any) -> dict[str, Any]:
+        del body
+        if "root" not in self.users.get("root", {}).get("roles", ()):
+            msg = "etcdserver: root user does not have root role"
+            raise _FakeError(msg)
+        self.auth = True
+        return {}
+
+    def _user(self, name: str) -> dict[str, Any]:
+        if name not in self.users:
+            msg = "etcdserver: user name not found"
+            raise _FakeError(msg)
+        return self.users[name]
+
+    def _auth_user_get(self, body: Any) -> dict[str, Any]:
+        roles = self._user(body["name"])["roles"]
+        return {"roles": roles} if roles else {}
+
+    def _auth_user_add(self, body: Any) -> dict[str, Any]:
+        if body["name"] in self.users:
+            msg = "etcdserver: user name already exists"
+            raise _FakeError(msg)
+        self.users[body["name"]] = {"password": body["password"], "roles": []}
+        return {}
+
+    def _auth_user_changepw(self, body: Any) -> dict[str, Any]:
+        self._user(body["name"])["password"] = body["password"]
+        return {}
+
+    def _auth_user_grant(self, body: Any) -> dict[str, Any]:
+        if body["role"] not in {"root", *self.roles}:
+            msg = "etcdserver: role name not found"
+            raise _FakeError(msg)
+        self._user(body["user"])["roles"].append(body["role"])
+        return {}
+
+    def _auth_user_revoke(self, body: Any) -> dict[str, Any]:
+        self._user(body["name"])["roles"].remove(body["role"])
+        return {}
+
+    def _auth_role_get(self, body: Any) -> dict[str, Any]:
+        if body["role"] not in self.roles:
+            msg = "etcdserver: role name not found"
+            raise _FakeError(msg)
+        return {"perm": self.roles[body["role"]]} if self.roles[body["role"]] else {}
+
+    def _auth_role_add(self, body: Any) -> dict[str, Any]:
+        self.roles[body["name"]] = []
+        return {}
+
+    def _auth_role_grant(self, body: Any) -> dict[str, Any]:
+        self.roles[body["name"]].append(body["perm"])
+        return {}
+
+    def _auth_role_revoke(self, body: Any) -> dict[str, Any]:
+        perms = self.roles[body["role"]]
+        perms[:] = [p for p in perms if (p["key"], p.get("range_end", "")) != (body["key"], body["range_end"])]
+        return {}
+
+
+class _FakeError(Exception):
+    """An error of etcd's own wording."""
+
+
+class _TlsServer(ThreadingHTTPServer):
+    """One port of a fake member, under mutual TLS with its host's own certificate."""
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, cluster: FakeCluster, host: HostRoot, port: int) -> None:
+        self.cluster = cluster
+        self.name = host.name
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(host.ctx.path("/etc/etcd/tls/ca.crt")))
+        tls.load_cert_chain(host.ctx.path("/etc/etcd/tls/server.crt"), host.ctx.path("/etc/etcd/tls/server.key"))
+        tls.verify_mode = ssl.CERT_REQUIRED
+        self._tls = tls
+        super().__init__((ADDRESSES[host.name], port), _FakeHandler)
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """Shake hands in the connection's own thread."""
+        with self._tls.wrap_socket(request, server_side=True) as wrapped:
+            _FakeHandler(wrapped, client_address, self)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Stay quiet."""
+
+
+class _FakeHandler(BaseHTTPRequestHandler):
+    server: _TlsServer
+
+    def do_GET(self) -> None:
+        self._reply(None)
+
+    def do_POST(self) -> None:
+        self._reply(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+
+    def _reply(self, body: Any) -> None:
+        status, answer = self.server.cluster.answer(
+            self.server.name, self.path, body, self.headers.get("Authorization")
+        )
+        text = b"404 page not found\n" if answer is None else json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+        """Stay quiet."""

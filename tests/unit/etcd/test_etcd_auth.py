@@ -1,0 +1,151 @@
+"""etcd's users and rights: set once, put right when they differ, left alone when they are as declared."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import pytest
+
+from hostkit import etcd_auth, etcd_form, etcd_plan
+from hostkit.errors import HostError
+from hostkit.etcd_client import Etcd
+from tests.unit.etcd.etcd_fakes import ADDRESSES, FakeCluster, HostRoot
+
+DB1, DB2, WITNESS = ADDRESSES
+ROOT = {"password": "root-secret-0123456789", "roles": ["root"]}
+PATRONI = {"password": "patroni-secret-012345", "roles": ["patroni"]}
+
+
+@pytest.fixture
+def witness(hosts: dict[str, HostRoot], running: FakeCluster) -> HostRoot:
+    """Return the host that sets up users, with etcd running everywhere."""
+    assert running.quorum
+    return hosts[WITNESS]
+
+
+def ensure(host: HostRoot) -> list[str]:
+    """Run the step."""
+    return etcd_auth.ensure(host.ctx, etcd_plan.required(host.ctx))
+
+
+def b64(text: str) -> str:
+    """Encode as the gateway does."""
+    return base64.b64encode(text.encode()).decode()
+
+
+def test_users_and_rights_are_set_and_authentication_is_on(witness: HostRoot, running: FakeCluster) -> None:
+    assert "authentication enabled" in ensure(witness)
+    assert running.auth
+    assert running.users == {"root": ROOT, "patroni": PATRONI}
+    assert running.roles == {
+        "patroni": [{"permType": "READWRITE", "key": b64("/service/site/"), "range_end": b64("/service/site0")}]
+    }
+
+
+def test_a_second_run_changes_nothing(witness: HostRoot) -> None:
+    ensure(witness)
+    assert ensure(witness) == []
+
+
+@pytest.mark.parametrize("calls", range(1, 8))
+def test_a_run_cut_after_any_call_is_completed_by_the_next(
+    witness: HostRoot, running: FakeCluster, calls: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Etcd.call
+    left = [calls]
+
+    def call(self: Etcd, path: str, body: dict[str, object] | None = None) -> dict[str, object]:
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        if "add" in path or "grant" in path or "enable" in path:
+            left[0] -= 1
+        return original(self, path, body)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Etcd, "call", call)
+        try:
+            ensure(witness)
+        except KeyboardInterrupt:
+            pass
+        else:
+            assert calls == 7, "there are only so many changes"
+    ensure(witness)
+    assert running.auth
+    assert running.users == {"root": ROOT, "patroni": PATRONI}
+    assert len(running.roles["patroni"]) == 1
+
+
+def test_a_password_that_differs_is_set_anew(witness: HostRoot, running: FakeCluster) -> None:
+    ensure(witness)
+    running.users["patroni"]["password"] = "of yesterday"
+    assert ensure(witness) == ["password of user patroni set"]
+    assert running.users["patroni"] == PATRONI
+
+
+def test_before_authentication_is_on_a_left_over_password_does_not_survive(
+    witness: HostRoot, running: FakeCluster
+) -> None:
+    running.users = {"root": {"password": "of a cut run", "roles": []}}
+    ensure(witness)
+    assert running.users["root"] == ROOT
+
+
+def test_roots_password_that_etcd_does_not_accept_is_an_error_without_the_password(
+    witness: HostRoot, running: FakeCluster
+) -> None:
+    ensure(witness)
+    running.users["root"]["password"] = "of yesterday"
+    with pytest.raises(HostError, match="secret etcd_root_password") as caught:
+        ensure(witness)
+    assert "root-secret" not in str(caught.value)
+
+
+def test_wider_and_narrower_rights_are_put_right(witness: HostRoot, running: FakeCluster) -> None:
+    ensure(witness)
+    wanted = list(running.roles["patroni"])
+    # The gateway leaves READ out, since it is 0.
+    running.roles["patroni"] = [{"key": wanted[0]["key"], "range_end": wanted[0]["range_end"]}]
+    running.roles["patroni"].append({"permType": "READWRITE", "key": b64("/"), "range_end": b64("0")})
+    ensure(witness)
+    assert running.roles["patroni"] == wanted
+
+
+def test_another_role_of_patronis_user_is_revoked(witness: HostRoot, running: FakeCluster) -> None:
+    ensure(witness)
+    running.users["patroni"]["roles"].append("root")
+    assert ensure(witness) == ["role root revoked from user patroni"]
+
+
+def test_other_users_are_left_alone(witness: HostRoot, running: FakeCluster) -> None:
+    running.users["somebody"] = {"password": "x", "roles": []}
+    ensure(witness)
+    assert "somebody" in running.users
+
+
+def test_a_missing_secret_is_named_before_anything_is_changed(witness: HostRoot, running: FakeCluster) -> None:
+    witness.write("/var/lib/keadb/secrets.json", json.dumps({"etcd_root_password": "x" * 20}))
+    with pytest.raises(HostError, match="etcd_patroni_password"):
+        ensure(witness)
+    assert not running.users
+
+
+def test_only_the_declared_host_sets_users_up(hosts: dict[str, HostRoot], running: FakeCluster) -> None:
+    assert etcd_form.main(hosts[DB1].ctx, []) == 0
+    assert not running.users
+    assert etcd_form.main(hosts[WITNESS].ctx, []) == 0
+    assert running.auth
+
+
+def test_no_password_stands_in_a_command(hosts: dict[str, HostRoot], running: FakeCluster) -> None:
+    for host in hosts.values():
+        etcd_form.main(host.ctx, [])
+    assert running.auth
+    words = [word for host in hosts.values() for argv in host.system.commands for word in argv]
+    assert words
+    assert not any("secret" in word for word in words)
+
+
+@pytest.mark.parametrize(("prefix", "end"), [("/service/site/", "/service/site0"), ("a", "b")])
+def test_the_end_of_a_prefix(prefix: str, end: str) -> None:
+    assert etcd_auth.prefix_end(prefix) == end
