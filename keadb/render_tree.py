@@ -6,7 +6,6 @@ the rest of the bundle. Two runs over the same bundles give identical trees.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -73,9 +72,11 @@ def write_tree(out: Path, bundles: Mapping[str, Sequence[Bundle]]) -> dict[str, 
 
 
 def _without_contents(bundle: Bundle) -> str:
+    """Return the bundle's JSON without contents and digests: a changed line shows once, as that line."""
     plain = bundle.as_dict()
     for file in plain["files"].values():
-        file["sha256"] = hashlib.sha256(file.pop("content").encode()).hexdigest()
+        del file["content"]
+    plain["inputs"] = sorted(plain["inputs"])
     return json.dumps(plain, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 

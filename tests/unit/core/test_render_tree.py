@@ -25,11 +25,11 @@ def _read(out: Path) -> dict[str, bytes]:
 
 
 def test_a_tree_holds_files_as_they_land_and_the_rest_as_json(tmp_path: Path) -> None:
-    """Contents are files (reviewed line by line); the bundle's JSON repeats none of them, only their digest."""
+    """Contents are files (reviewed line by line); the bundle's JSON repeats none of them, nor a digest."""
     write_tree(tmp_path / "out", {"h1": [_bundle(conf="password: @secret:etcd_root_password@\n")]})
     assert (tmp_path / "out/h1/files/etc/conf").read_text() == "password: @secret:etcd_root_password@\n"
     plain = json.loads((tmp_path / "out/h1/bundles/etcd.json").read_text())
-    assert set(plain["files"]["/etc/conf"]) == {"group", "mode", "owner", "sha256"}
+    assert set(plain["files"]["/etc/conf"]) == {"group", "mode", "owner"}
     assert plain["secrets"] == {"etcd_root_password": None}
     assert plain["units"]["etcd.service"]["restart_on"] == ["/etc/conf"]
 
