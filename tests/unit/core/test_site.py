@@ -85,6 +85,39 @@ def test_dns_and_kea_servers_may_be_elsewhere() -> None:
     assert made.kea.servers == {"lab-sprmcr-l01": IPv4Address("172.30.64.2")}
 
 
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("patroni/loop_wait", 10),
+        ("etcd/heartbeat_ms", 500),
+        ("tls/epoch", "2035-09-25"),
+        ("tls/epoch", "2026-11-01"),
+        ("postgresql/shared_buffers_mb", 3276),
+        ("network/subnet", "172.30.30.0/28"),
+        ("network/subnet", "172.30.0.0/16"),
+    ],
+)
+def test_limits_themselves_are_allowed(path: str, value: Any) -> None:
+    """What a message names as allowed is accepted to the last value."""
+    load_site(put(ha(), path, value), source="x")
+
+
+def test_five_voters_are_fine_four_are_not() -> None:
+    """Members may have machines of their own; an even number survives no more losses than one less."""
+    extra = {"roles": ["etcd"], "address": "172.30.30.14", "failure_domain": "hv-d", "ssh_host_key": host_key(4)}
+    four = put(ha(), "hosts/lab-kea-etcd-04", extra)
+    with pytest.raises(SiteError, match="has a number of etcd members that cannot elect safely; given 4 "):
+        load_site(four, source="x")
+    fifth = extra | {"address": "172.30.30.9", "failure_domain": "hv-e", "ssh_host_key": host_key(5)}
+    assert len(load_site(put(four, "hosts/lab-kea-etcd-05", fifth), source="x").etcd_hosts) == 5
+
+
+def test_whole_numbers_among_parameters_are_written_as_such() -> None:
+    """YAML gives 4.0 where the engine's JSON gives 4; text made of it must not differ."""
+    made = load_site(put(ha(), "postgresql/parameters", {"random_page_cost": 4.0, "a.b": 1.1}), source="x")
+    assert [str(value) for value in made.postgresql.parameters.values()] == ["1.1", "4"]
+
+
 def test_clients_are_addresses_or_networks() -> None:
     """A single machine is a network of one, as PostgreSQL's access rules write it."""
     made = load_site(put(ha(), "network/clients", ["10.1.1.1", "172.30.40.0/26"]), source="x")
