@@ -171,8 +171,10 @@ def _action(unit: bundles.Unit, state: State, *, restart: bool, reload: bool) ->
     if unit.start == bundles.STAGED:
         return "reload" if reload and state.active in _ACTIVE else None
     if not state.running:
-        # "activating" is also what a unit in a crash loop says: a plain start would not touch it.
-        return "start" if state.active in {"inactive", "failed"} else "restart"
+        # In a crash loop a plain start would do nothing now. One that is still on its way (an earlier run was cut
+        # while it waited) is only waited for, unless it read the old files.
+        looping = state.sub == "auto-restart"
+        return "restart" if looping or (restart and state.active == "activating") else "start"
     if restart:
         return "restart"
     return "reload" if reload and state.active in _ACTIVE else None

@@ -34,6 +34,8 @@ class FakeUnit:
     starts: bool = True
     dies: bool = False
     kind: str = "simple"
+    sub: str = "auto-restart"
+    """While it is activating."""
     ran: bool = False
     running: tuple[str, ...] = ()
     defined: str = ""
@@ -151,7 +153,7 @@ class FakeSystem:
         masked = self._masked(name)
         if unit is None or (unit.definition and not unit.defined):
             return f"Id={name}\nLoadState={'masked' if masked else 'not-found'}\nActiveState=inactive\n"
-        sub = {"active": "running", "activating": "auto-restart"}.get(unit.active, "dead")
+        sub = {"active": "running", "activating": unit.sub}.get(unit.active, "dead")
         return (
             f"Id={name}\nLoadState={'masked' if masked else 'loaded'}\nActiveState={unit.active}\nSubState={sub}\n"
             f"UnitFileState={masked or unit.file}\nType={unit.kind}\nResult=success\n"

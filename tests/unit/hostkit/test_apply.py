@@ -214,6 +214,17 @@ def test_a_stopped_unit_is_started_again(ready: Machine) -> None:
     assert ready.system.calls[0] == "systemctl reset-failed -- exporter.service"
 
 
+@pytest.mark.parametrize(("sub", "did"), [("auto-restart", "restarted"), ("start", "started")])
+def test_a_unit_on_its_way_is_waited_for_and_one_in_a_crash_loop_restarted(
+    ready: Machine, sub: str, did: str
+) -> None:
+    """PostgreSQL in a long recovery must not be started anew by a second run."""
+    apply(ready, exporter())
+    ready.system.units["exporter.service"].active = "activating"
+    ready.system.units["exporter.service"].sub = sub
+    assert apply(ready, exporter()).units == {"exporter.service": did}
+
+
 def test_a_oneshot_that_ran_is_not_run_again(ready: Machine) -> None:
     """It is inactive for a good reason."""
     ready.system.units["exporter.service"].kind = "oneshot"
@@ -251,6 +262,14 @@ def test_an_unknown_unit_is_an_error(machine: Machine) -> None:
     """A misspelt name must not pass as done."""
     with pytest.raises(HostError, match=r"unit nope.service cannot be used: systemd says not-found"):
         apply(machine, Bundle(name="x", host=HOST, units={"nope.service": Unit()}))
+
+
+def test_a_bundle_that_only_defines_directories_leaves_no_plan(machine: Machine) -> None:
+    """No unit comes after it to strike the plan off."""
+    files = {"/etc/tmpfiles.d/x.conf": File(content="d /var/lib/x\n")}
+    apply(machine, Bundle(name="x", host=HOST, files=files))
+    assert machine.system.calls == ["systemd-tmpfiles --create /etc/tmpfiles.d/x.conf"]
+    assert list((machine.root / "var/lib/keadb/pending").iterdir()) == []
 
 
 def test_a_failing_step_is_named_and_later_ones_do_not_run(machine: Machine) -> None:

@@ -63,6 +63,26 @@ def test_from_secrets_to_check(tmp_path: Path) -> None:
     assert json.loads(run(tmp_path, "version").stdout)["applied"] == ["simple"]
 
 
+def test_two_applies_at_once_go_one_after_the_other(tmp_path: Path) -> None:
+    """A folder that only one may have; both end well."""
+    run(tmp_path, "secrets", {"secrets": {"pw": VALUE}})
+    alone = f"mkdir {tmp_path}/alone && sleep 0.5 && rmdir {tmp_path}/alone"
+    text = simple(steps=(Step(name="alone", run=("sh", "-c", alone)),))
+    argv = [sys.executable, "-m", "hostkit", "--root", str(tmp_path), "apply"]
+    both = [
+        subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+        )
+        for _ in range(2)
+    ]
+    for process in both:
+        assert process.stdin is not None
+        process.stdin.write(text)
+        process.stdin.close()
+        process.stdin = None
+    assert [(p.communicate()[1], p.returncode) for p in both] == [("", 0), ("", 0)]
+
+
 def test_a_secret_that_is_no_longer_sent_leaves_the_host(tmp_path: Path) -> None:
     """A host holds just what it needs."""
     run(tmp_path, "secrets", {"secrets": {"pw": VALUE, "old": "x-old-secret"}})
