@@ -7,7 +7,8 @@ import secrets
 from typing import TYPE_CHECKING, Final
 
 from pulumi.provider.experimental import provider
-from pulumi.provider.experimental.property_value import PropertyValue
+from pulumi.provider.experimental.property_value import Computed, PropertyValue
+from pulumi.runtime import rpc
 
 from . import inputs
 from .connection import Connection
@@ -56,7 +57,7 @@ class CommandProvider(provider.Provider):
         """Fill in defaults, mark the connection a secret, and refuse what is wrong."""
         _served(request.type)
         return provider.CheckResponse(
-            inputs.with_defaults(request.new_inputs), inputs.problems(request.new_inputs)
+            _wire(inputs.with_defaults(request.new_inputs)), inputs.problems(request.new_inputs)
         )
 
     async def diff(self, request: provider.DiffRequest) -> provider.DiffResponse:
@@ -67,16 +68,14 @@ class CommandProvider(provider.Provider):
                 new[ignored] = request.old_state[ignored]
         found = inputs.difference(request.old_state, new)
         replaces = [path for path in found if path.startswith("triggers")]
-        return provider.DiffResponse(
-            changes=bool(found), replaces=replaces, diffs=sorted(found), detailed_diff=found
-        )
+        return provider.DiffResponse(changes=bool(found), replaces=replaces, diffs=sorted(found), detailed_diff=found)
 
     async def create(self, request: provider.CreateRequest) -> provider.CreateResponse:
         """Run `create`, if any. A failure leaves nothing in the state."""
         _served(request.type)
         made = f"{request.name}{secrets.token_hex(4)}"
         if request.preview:
-            return provider.CreateResponse(made, {**request.properties, **_unknown_outputs()})
+            return provider.CreateResponse(made, _wire({**request.properties, **_unknown_outputs()}))
         output = Output("", "")
         command = inputs.plain(request.properties.get("create"))
         if command is not None:
@@ -87,7 +86,7 @@ class CommandProvider(provider.Provider):
         """Run `update`, else `create` again; with neither, the earlier output stays."""
         _served(request.type)
         if request.preview:
-            return provider.UpdateResponse({**request.news, **_unknown_outputs()})
+            return provider.UpdateResponse(_wire({**request.news, **_unknown_outputs()}))
         before = _previous(request.olds)
         command = inputs.plain(request.news.get("update"))
         if command is None:
@@ -141,14 +140,30 @@ class CommandProvider(provider.Provider):
 
 
 def _served(kind: str) -> None:
-    """Refuse what this plugin does not serve."""
-    if kind != TYPE:
+    """Refuse what this plugin does not serve. The engine names a component's child ``Parent$Type``."""
+    if kind.rpartition("$")[2] != TYPE:
         message = f"keadb's own command plugin serves {TYPE} only, not {kind}: the official one is needed for it"
         raise CommandError(message)
 
 
 def _unknown_outputs() -> dict[str, PropertyValue]:
     return {name: PropertyValue.computed() for name in inputs.OUTPUTS}
+
+
+def _wire(properties: Mapping[str, PropertyValue]) -> dict[str, PropertyValue]:
+    """Return the properties with unknown values as the engine writes them: the SDK reads but never writes them."""
+    return {name: _wire_value(value) for name, value in properties.items()}
+
+
+def _wire_value(value: PropertyValue) -> PropertyValue:
+    inner = value.value
+    if isinstance(inner, Computed):
+        return value.with_value(rpc.UNKNOWN)
+    if hasattr(inner, "items"):
+        return value.with_value(_wire(inner))
+    if isinstance(inner, (tuple, list)):
+        return value.with_value([_wire_value(item) for item in inner])
+    return value
 
 
 def _outputs(output: Output) -> dict[str, PropertyValue]:
