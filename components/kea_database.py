@@ -126,7 +126,7 @@ class KeaDatabase(pulumi.ComponentResource):
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         """Register the steps under the site's name; they wait until ``postgres`` has a leader."""
-        super().__init__(naming.type_token("components", "KeaDatabase"), site.name, {}, opts)
+        super().__init__(naming.type_token("components", "KeaDatabase"), naming.resource(site.name, "kea"), {}, opts)
         sent = {(b.host, b.name): b for of_host in kea_bundles(site).values() for b in of_host}
 
         def apply(host: str, name: str, *depends_on: pulumi.Resource) -> pulumi.Resource:
