@@ -3,7 +3,7 @@
 It runs in the lab's network namespace, in a mount namespace of its own and in the lab's control group. When it and
 its containers are gone, mounts and loop devices are gone. It takes one JSON request a connection on a socket in
 the lab's folder: ``start``, ``power-off``, ``cut``, ``heal``, ``wait-ssh``, ``status``. Standard library only, so
-that it starts at once. It does not restart a host that stopped.
+that it starts at once. A host that reboots comes back; one that stopped stays off.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 _BANNER = b"SSH-2.0-"
 _INIT_DEADLINE = 10.0
+_REBOOT = 133
+"""Exit code of systemd-nspawn when the host asked for a reboot and the restart is its caller's."""
 
 
 class Supervisor:
@@ -82,6 +84,7 @@ class Supervisor:
             self.record()
             if host.name in self.unplugged:
                 network.set_cable(self.spec, host, plugged=False)
+            threading.Thread(target=self._restart_after_reboot, args=(host, child), daemon=True).start()
             return {"started": True}
 
     def running(self, host: LabHost) -> bool:
@@ -180,6 +183,14 @@ class Supervisor:
             with contextlib.suppress(OSError):
                 stream.write(json.dumps(reply) + "\n")
                 stream.flush()
+
+    def _restart_after_reboot(self, host: LabHost, child: subprocess.Popen[bytes]) -> None:
+        # Someone may have powered the host off, and on again, in between: then it isn't ours to start.
+        if child.wait() == _REBOOT and self.containers.get(host.name) is child:
+            try:
+                self.start(host)
+            except (LabError, OSError) as error:
+                print(f"{host.name} did not come back from its reboot: {error}", file=sys.stderr, flush=True)  # noqa: T201 -- the supervisor's log
 
     def _wait_init(self, host: LabHost, child: subprocess.Popen[bytes]) -> process.Identity:
         """Return the container's first process: the one child that systemd-nspawn keeps, with its own PID 1."""

@@ -16,6 +16,7 @@ import pytest
 from lab import cgroup, process
 from lab.api import Lab
 from lab.errors import LabError
+from tests.lab.harness import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -215,6 +216,24 @@ class TestLevers:
         assert shared.exec("db-01", identity).stdout == before
         assert shared.exec("db-01", ["pgrep", "sleep"]).stdout == ""
 
+    def test_a_reboot_comes_back(self, shared: Lab) -> None:
+        """As a machine does; a shutdown stays off until it is powered on."""
+        identity = ["cat", "/proc/sys/kernel/random/boot_id", "/etc/machine-id"]
+        before = shared.exec("witness", identity).stdout.split()
+        init = (shared.status() or {})["t1-kea-witness"]["init"]
+        shared.exec("witness", ["systemctl", "reboot"])
+        wait_for(
+            "the host's next start", lambda: (shared.status() or {})["t1-kea-witness"]["init"] not in {None, init}
+        )
+        wait_for("its SSH", lambda: answers(shared, "witness"))
+        after = shared.exec("witness", identity).stdout.split()
+        assert after[0] != before[0]
+        assert after[1] == before[1]
+        shared.exec("witness", ["systemctl", "poweroff"])
+        wait_for("the host to be off", lambda: (shared.status() or {})["t1-kea-witness"]["state"] == "off")
+        assert shared.power_on("witness")
+        assert answers(shared, "witness")
+
     def test_cut_and_heal(self, shared: Lab) -> None:
         """Only the cable: processes go on, and the others still see each other."""
         init = (shared.status() or {})["t1-kea-db-02"]["init"]
@@ -223,7 +242,7 @@ class TestLevers:
         assert answers(shared, "db-01")
         assert shared.exec("db-02", ["true"]).returncode == 0
         shared.heal("db-02")
-        assert answers(shared, "db-02")
+        wait_for("the host's address to be back", lambda: answers(shared, "db-02"))
         assert (shared.status() or {})["t1-kea-db-02"]["init"] == init
 
     def test_a_cut_host_comes_back_cut(self, shared: Lab) -> None:
@@ -320,6 +339,7 @@ class TestSideBySide:
         shared.cut("db-01")
         assert answers(own, "db-01")
         shared.heal("db-01")
+        wait_for("the host's address to be back", lambda: answers(shared, "db-01"))
         own.down()
         assert leftovers(own) == []
         assert all(answers(shared, host.name) for host in shared.hosts)

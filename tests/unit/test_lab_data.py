@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import io
+import json
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,8 @@ import yaml
 from keadb.secrets import SECRETS
 from keadb.site import load_site
 from keadb.stackfile import read_stack
-from lab import keys, secrets, sitefile
+from lab import keys, load, secrets, sitefile
+from lab.api import Lab
 from lab.errors import LabError
 from lab.load import parameters
 from lab.model import LabSpec, lab_spec
@@ -204,3 +207,30 @@ class TestKeys:
         lines = {keys.public_line(spec.host_key(host)) for host in spec.hosts}
         assert len(lines) == 3
         assert all(line.startswith("ssh-ed25519 ") for line in lines)
+
+
+class TestLoad:
+    """The loader where there is no database."""
+
+    def test_a_failure_is_told_without_the_password(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Exit code 1, libpq's reason, no traceback."""
+        request = {
+            "conninfo": "host=127.0.0.1 port=1 dbname=kea connect_timeout=2 sslmode=verify-full",
+            "user": "kea_owner_a",
+            "password": "never-shown-to-anyone",
+            "ca": "",
+        }
+        monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(request)))
+        assert load.main() == 1
+        said = capsys.readouterr()
+        assert "127.0.0.1" in said.err
+        assert "never-shown" not in said.err + said.out
+        assert "Traceback" not in said.err
+
+    def test_without_a_lab_it_says_how_to_make_one(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        """Before anything is imported or asked."""
+        monkeypatch.setenv("KEADB_LAB_STATE", str(tmp_path))
+        with pytest.raises(LabError, match="has no site file; start it with: keadb lab up --name t1"):
+            load.load(Lab("t1"))
