@@ -61,20 +61,24 @@ class Dcs:
 
 
 def _logged_in(ctx: Context, cluster: Cluster) -> etcd_client.Etcd:
+    """Return the first member that takes our login; EtcdError when none answers, HostError for a wrong password."""
     tls = etcd_client.tls_context(ctx, etcd_client.CLIENT_TLS)
     password = store.secret(ctx, SECRET, wanted_by="Patroni's settings in etcd")
     problems = []
     for member in cluster.etcd:
         etcd = etcd_client.Etcd(member, cluster.etcd_port, tls=tls)
         try:
-            if etcd.log_in(USER, password):
-                return etcd
+            taken = etcd.log_in(USER, password)
         except etcd_client.EtcdError as e:
             problems.append(str(e))
-        else:
-            problems.append(f"{member.name} does not take the password of its user {USER}")
+            continue
+        if taken:
+            return etcd
+        # Its peers hold the same users: nothing to try or to wait for.
+        msg = f"etcd on {member.name} does not take the password of its user {USER}"
+        raise HostError(msg)
     msg = f"no etcd member can be used: {'; '.join(problems)}"
-    raise HostError(msg)
+    raise etcd_client.EtcdError(msg)
 
 
 def _encoded(text: str) -> str:
