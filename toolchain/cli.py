@@ -47,7 +47,7 @@ def ask_version(path: Path) -> tuple[int, int, int] | None:
     """Run `pulumi version`; None if it does not run or answers something else."""
     environment = {**os.environ, "PULUMI_SKIP_UPDATE_CHECK": "true"}
     try:
-        answer = subprocess.run(
+        answer = subprocess.run(  # noqa: S603  # our own words, no shell
             [str(path), "version"],
             capture_output=True,
             text=True,
@@ -79,9 +79,7 @@ def known_version(path: Path) -> tuple[int, int, int] | None:
     if version is not None:
         temporary = memory.with_name(f".{memory.name}.{os.getpid()}")
         memory.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(
-            json.dumps({"key": key, "version": versions.dotted(version)}), encoding="utf-8"
-        )
+        temporary.write_text(json.dumps({"key": key, "version": versions.dotted(version)}), encoding="utf-8")
         temporary.replace(memory)
     return version
 
@@ -160,5 +158,3 @@ def build(report: Callable[[str], None]) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     report(f"built {target} in {time.monotonic() - started:.0f} s")
-
-

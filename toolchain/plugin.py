@@ -92,9 +92,14 @@ def _download(cli: Cli, report: Callable[[str], None]) -> Path | None:
     # The last line of what it prints says why it failed; its retries are of no interest.
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
         try:
-            code = subprocess.run(
+            code = subprocess.run(  # noqa: S603  # our own words, no shell
                 [str(cli.path), "plugin", "install", "resource", "command", versions.COMMAND_PLUGIN],
-                env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=_TRY_SECONDS, check=False,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                timeout=_TRY_SECONDS,
+                check=False,
             ).returncode
         except subprocess.TimeoutExpired:
             code = None

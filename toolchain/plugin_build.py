@@ -133,7 +133,7 @@ def build(wanted: Plan, report: Callable[[str], None]) -> None:
     compileall.compile_dir(
         library, quiet=2, workers=0, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH
     )
-    check = subprocess.run(
+    check = subprocess.run(  # noqa: S603  # our own words, no shell
         [wanted.python, "-I", "-S", "-B", str(temporary / "start.py"), "--version"],
         capture_output=True,
         text=True,

@@ -37,7 +37,11 @@ if ! "$python" -c 'import venv, ensurepip' 2>/dev/null; then
 fi
 
 echo "setup: Python packages into .venv (hash-locked requirements.txt)"
-"$python" -m venv --clear .venv
+# Over an environment of the same interpreter, so that whoever uses it meanwhile is not cut off.
+if ! .venv/bin/python -m pip --version >/dev/null 2>&1 ||
+    [ "$(.venv/bin/python -V)" != "$("$python" -V)" ]; then
+    "$python" -m venv --clear .venv
+fi
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input --require-hashes -r requirements.txt
 link
 echo "$wanted" >"$stamp"

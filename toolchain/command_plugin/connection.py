@@ -67,14 +67,14 @@ class Connection:
 
 
 async def dial(
-    connection: Connection, *, log: Callable[[str], None], cancelled: asyncio.Event, timeout: float
+    connection: Connection, *, log: Callable[[str], None], cancelled: asyncio.Event, seconds: float
 ) -> asyncssh.SSHClientConnection:
     """Connect and authenticate, trying again after any error, N + 1 times in all.
 
-    `timeout` in seconds (0: none) bounds the tries, not a single one. Raises CommandError.
+    `seconds` (0: no limit) bounds the tries, not a single one. Raises CommandError.
     """
     options = _options(connection)  # unreadable keys fail here, before any dial
-    deadline = time.monotonic() + timeout if timeout > 0 else None
+    deadline = time.monotonic() + seconds if seconds > 0 else None
     limit = connection.dial_error_limit
     wait = _FIRST_WAIT
     for failed in itertools.count():
@@ -122,7 +122,7 @@ async def _socket(connection: Connection) -> socket.socket:
             found = await loop.getaddrinfo(connection.host, connection.port, type=socket.SOCK_STREAM)
             for family, kind, protocol, _, address in found:
                 opened = socket.socket(family, kind, protocol)
-                opened.setblocking(False)
+                opened.setblocking(False)  # noqa: FBT003  # socket's signature
                 try:
                     await loop.sock_connect(opened, address)
                 except OSError as failure:
@@ -178,7 +178,9 @@ def _describe(connection: Connection, error: Exception) -> str:
     """Say what went wrong, always with the endpoint."""
     where = connection.endpoint
     if isinstance(error, asyncssh.HostKeyNotVerifiable):
-        return f"ssh: handshake with {where} failed: host key mismatch: it does not have the key of connection.hostKey"
+        return (
+            f"ssh: handshake with {where} failed: host key mismatch: it does not have the key of connection.hostKey"
+        )
     if isinstance(error, asyncssh.PermissionDenied):
         return f"ssh: handshake with {where} failed: unable to authenticate as {connection.user}"
     if isinstance(error, asyncssh.Error):

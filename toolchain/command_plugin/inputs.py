@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from pulumi.provider.experimental.property_value import Computed, PropertyValue
 from pulumi.provider.experimental.provider import CheckFailure, PropertyDiff, PropertyDiffKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
 OUTPUTS: Final = ("stdout", "stderr")
 LOGGING: Final = ("stdout", "stderr", "stdoutAndStderr", "none")
@@ -71,7 +73,7 @@ def plain(value: PropertyValue | None) -> Any:
         return Unknown()
     if inner is None or isinstance(inner, (str, bool, float)):
         return inner
-    if hasattr(inner, "items"):
+    if isinstance(inner, Mapping):
         return {key: plain(item) for key, item in inner.items()}
     if isinstance(inner, tuple):
         return [plain(item) for item in inner]
@@ -82,7 +84,7 @@ def with_defaults(inputs: Mapping[str, PropertyValue]) -> dict[str, PropertyValu
     """Return the inputs as they are stored: connection defaults filled in, the connection a secret."""
     result = dict(inputs)
     connection = result.get("connection")
-    if connection is not None and hasattr(connection.value, "items"):
+    if connection is not None and isinstance(connection.value, Mapping):
         filled = {key: PropertyValue(value) for key, value in _CONNECTION_DEFAULTS.items()}
         filled.update({key: item for key, item in connection.value.items() if item.value is not None})
         result["connection"] = connection.with_value(filled)
@@ -119,9 +121,7 @@ def _wrong(
             yield CheckFailure(prefix + key, f"must be {known[key][0]}")
 
 
-def difference(
-    old: Mapping[str, PropertyValue], new: Mapping[str, PropertyValue]
-) -> dict[str, PropertyDiff]:
+def difference(old: Mapping[str, PropertyValue], new: Mapping[str, PropertyValue]) -> dict[str, PropertyDiff]:
     """Return what differs between an old state and new inputs, by property path.
 
     Whether a value is a secret is no difference. Paths never lead into a secret: the engine would print what
@@ -156,32 +156,22 @@ def _compare_maps(
         _compare(old.get(key), new.get(key), prefix + step, found)
 
 
-def _compare(
-    old: PropertyValue | None, new: PropertyValue | None, path: str, found: dict[str, PropertyDiff]
-) -> None:
-    before = old.value if old is not None else None
-    after = new.value if new is not None else None
-    if before is None and after is None:
-        return
-    if before is None:
-        _note(path, PropertyDiffKind.ADD, found)
-    elif after is None:
+def _compare(old: PropertyValue | None, new: PropertyValue | None, path: str, found: dict[str, PropertyDiff]) -> None:
+    if old is None or old.value is None:
+        if new is not None and new.value is not None:
+            _note(path, PropertyDiffKind.ADD, found)
+    elif new is None or new.value is None:
         _note(path, PropertyDiffKind.DELETE, found)
-    elif old is not None and new is not None:
+    elif not _same(plain(old), plain(new)):
+        before, after = old.value, new.value
         if old.is_secret or new.is_secret:
-            if not _same(plain(old), plain(new)):
-                _note(path, PropertyDiffKind.UPDATE, found)
-        elif hasattr(before, "items") and hasattr(after, "items"):
+            _note(path, PropertyDiffKind.UPDATE, found)
+        elif isinstance(before, Mapping) and isinstance(after, Mapping):
             _compare_maps(before, after, path, found)
         elif isinstance(before, tuple) and isinstance(after, tuple):
-            for index in range(max(len(before), len(after))):
-                _compare(
-                    before[index] if index < len(before) else None,
-                    after[index] if index < len(after) else None,
-                    f"{path}[{index}]",
-                    found,
-                )
-        elif not _same(plain(old), plain(new)):
+            for index, (first, second) in enumerate(itertools.zip_longest(before, after)):
+                _compare(first, second, f"{path}[{index}]", found)
+        else:
             _note(path, PropertyDiffKind.UPDATE, found)
 
 

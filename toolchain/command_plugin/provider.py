@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from pulumi.provider.experimental import provider
@@ -16,8 +17,6 @@ from .errors import CommandError
 from .run import Job, Output, run
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from .engine import Engine
 
 TYPE: Final = "command:remote:Command"
@@ -114,7 +113,7 @@ class CommandProvider(provider.Provider):
         command: str,
         properties: Mapping[str, PropertyValue],
         before: Output | None,
-        timeout: float,
+        seconds: float,
     ) -> Output:
         given = {key: inputs.plain(value) for key, value in properties.items()}
         logging = given.get("logging") or "stdoutAndStderr"
@@ -130,7 +129,7 @@ class CommandProvider(provider.Provider):
             optional=optional,
             log_stdout=logging in {"stdout", "stdoutAndStderr"},
             log_stderr=logging in {"stderr", "stdoutAndStderr"},
-            timeout=timeout,
+            timeout=seconds,
         )
         log = self._engine.log(urn)
         try:
@@ -159,7 +158,7 @@ def _wire_value(value: PropertyValue) -> PropertyValue:
     inner = value.value
     if isinstance(inner, Computed):
         return value.with_value(rpc.UNKNOWN)
-    if hasattr(inner, "items"):
+    if isinstance(inner, Mapping):
         return value.with_value(_wire(inner))
     if isinstance(inner, (tuple, list)):
         return value.with_value([_wire_value(item) for item in inner])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import asyncssh
 from asyncssh.channel import SSHClientChannel
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _WINDOW: Final = 2 * 1024 * 1024
 _PACKET: Final = 32 * 1024
+# What asyncssh's channels take beside the command: no terminal (type, size, modes), no X11, no agent.
+_NO_TERMINAL: Final[tuple[Any, ...]] = (False, None, None, {}, False, None, None, False, False)
 _CLOSE_SECONDS: Final = 5
 
 
@@ -48,14 +50,12 @@ async def run(
     job: Job, *, log: Callable[[str], None], warn: Callable[[str], None], cancelled: asyncio.Event
 ) -> Output:
     """Run a command to its end. Raises CommandError: with its output if it ran, never with its stdin."""
-    connection = await dial(job.connection, log=log, cancelled=cancelled, timeout=job.timeout)
+    connection = await dial(job.connection, log=log, cancelled=cancelled, seconds=job.timeout)
     try:
         session = _Session(job, log)
         channel = _Channel(job, warn, connection)
         try:
-            await channel.create(
-                lambda: session, job.command, None, {}, False, None, None, {}, False, None, None, False, False
-            )
+            await channel.create(lambda: session, job.command, None, {}, *_NO_TERMINAL)
             channel.write(job.stdin.encode())
             channel.write_eof()
         except BrokenPipeError:
@@ -80,12 +80,8 @@ class _Channel(SSHClientChannel[bytes]):
     fails on it, before the command is run.
     """
 
-    def __init__(
-        self, job: Job, warn: Callable[[str], None], connection: asyncssh.SSHClientConnection
-    ) -> None:
-        super().__init__(
-            connection, asyncio.get_running_loop(), "strict", None, "strict", _WINDOW, _PACKET
-        )
+    def __init__(self, job: Job, warn: Callable[[str], None], connection: asyncssh.SSHClientConnection) -> None:
+        super().__init__(connection, asyncio.get_running_loop(), "strict", None, "strict", _WINDOW, _PACKET)
         self._job = job
         self._warn = warn
 

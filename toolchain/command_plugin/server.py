@@ -8,7 +8,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
-import grpc
+import grpc  # type: ignore[import-untyped]  # ships no types
 from grpc import aio
 from pulumi.provider.experimental.server import ProviderServicer
 from pulumi.runtime._grpc_settings import _GRPC_CHANNEL_OPTIONS
@@ -34,15 +34,15 @@ class Servicer(ProviderServicer):
 
     async def Create(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Answer a Create call."""
-        return await _told(super().Create(request, context), context)
+        return await _told(super().Create(request, context), context)  # type: ignore[no-untyped-call]  # the SDK's
 
     async def Update(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Answer an Update call."""
-        return await _told(super().Update(request, context), context)
+        return await _told(super().Update(request, context), context)  # type: ignore[no-untyped-call]  # the SDK's
 
     async def Delete(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Answer a Delete call."""
-        return await _told(super().Delete(request, context), context)
+        return await _told(super().Delete(request, context), context)  # type: ignore[no-untyped-call]  # the SDK's
 
 
 async def _told(answer: Awaitable[Any], context: Any) -> Any:
@@ -67,7 +67,7 @@ async def serve(engine_address: str) -> None:
     await server.start()
     sys.stdout.write(f"{port}\n")
     sys.stdout.flush()
-    while os.getppid() == parent:
+    while os.getppid() == parent:  # noqa: ASYNC110  # no event tells that the parent is gone
         await asyncio.sleep(_PARENT_SECONDS)
     # The engine was killed: nobody will ever stop this process.
     os._exit(1)
