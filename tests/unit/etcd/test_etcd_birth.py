@@ -339,6 +339,23 @@ class TestCut:
             thread.join()
         assert set(closed) == set(hosts)
 
+    def test_a_host_that_misses_a_peer_does_not_say_that_it_has_seen_all(
+        self, hosts: dict[str, HostRoot], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        limit(hosts, 0.6)
+        seen: list[int] = []
+        original = etcd_birth.ask
+
+        def ask(plan: etcd_plan.Plan, peer: etcd_plan.Member, tls: ssl.SSLContext) -> etcd_birth.Answer:
+            found = original(plan, peer, tls)
+            if not found.silent:
+                seen.append(found.ready)
+            return found
+
+        monkeypatch.setattr(etcd_birth, "ask", ask)
+        form(hosts[DB1], hosts[DB2])
+        assert set(seen) == {0}
+
     def test_a_decided_host_does_not_linger_for_one_that_is_gone(
         self, hosts: dict[str, HostRoot], monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -73,6 +73,12 @@ def test_a_witness_whose_member_is_down_takes_nothing(hosts: dict[str, HostRoot]
     assert running.leader == DB1
 
 
+def test_a_witness_that_is_not_healthy_takes_nothing(hosts: dict[str, HostRoot], running: FakeCluster) -> None:
+    running.alarms = ["NOSPACE"]
+    assert take(hosts[WITNESS]).startswith("not taking leadership: site-witness is not healthy")
+    assert running.leader == DB1
+
+
 def test_without_a_leader_nothing_is_taken(hosts: dict[str, HostRoot], running: FakeCluster) -> None:
     running.leader = None
     assert "there is no leader" in take(hosts[WITNESS])
