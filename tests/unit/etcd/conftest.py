@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.etcd.etcd_fakes import Authority, FakeCluster, HostRoot, make_hosts
+from tests.unit.etcd.etcd_authority import Authority
+from tests.unit.etcd.etcd_fakes import FakeCluster, HostRoot, make_hosts
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import ipaddress
 import json
 import os
 import socket
@@ -16,21 +14,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-
 from hostkit.context import Context
 from hostkit.system import Completed
+from tests.unit.etcd.etcd_authority import Authority
 
 ADDRESSES = {"site-db-01": "127.0.30.10", "site-db-02": "127.0.30.11", "site-witness": "127.0.30.12"}
 UNIT = "keadb-etcd.service"
 DATA = "/var/lib/etcd/keadb"
 BIRTH = "/var/lib/keadb/etcd-birth.json"
-_PEM = serialization.Encoding.PEM
-_START = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
-_END = dt.datetime(2120, 1, 1, tzinfo=dt.UTC)
 
 
 def free_port() -> int:
@@ -39,56 +30,6 @@ def free_port() -> int:
         s.bind(("127.0.0.1", 0))
         port: int = s.getsockname()[1]
         return port
-
-
-class Authority:
-    """A CA that issues one certificate, server and client at once, for some addresses."""
-
-    def __init__(self, name: str = "test CA") -> None:
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        builder = self._builder(self._name, self._key).add_extension(
-            x509.BasicConstraints(ca=True, path_length=0), critical=True
-        )
-        builder = builder.add_extension(
-            x509.KeyUsage(
-                digital_signature=True,
-                key_cert_sign=True,
-                crl_sign=True,
-                content_commitment=False,
-                key_encipherment=False,
-                data_encipherment=False,
-                key_agreement=False,
-                encipher_only=False,
-                decipher_only=False,
-            ),
-            critical=True,
-        )
-        builder = builder.add_extension(
-            x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False
-        )
-        self.certificate = builder.sign(self._key, hashes.SHA256()).public_bytes(_PEM)
-
-    def _builder(self, name: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
-        builder = x509.CertificateBuilder().subject_name(name).issuer_name(self._name).public_key(key.public_key())
-        return builder.serial_number(x509.random_serial_number()).not_valid_before(_START).not_valid_after(_END)
-
-    def issue(self, name: str, *addresses: str) -> tuple[bytes, bytes]:
-        """Return certificate and key as PEM."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        # As keadb.pki: none of etcd's clients has a common name.
-        subject = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, name)])
-        usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
-        names = [x509.IPAddress(ipaddress.ip_address(a)) for a in addresses]
-        builder = (
-            self._builder(subject, key)
-            .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
-            .add_extension(x509.SubjectAlternativeName(names), critical=False)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
-        )
-        return builder.sign(self._key, hashes.SHA256()).public_bytes(_PEM), key.private_bytes(
-            _PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
 
 
 @dataclass

@@ -16,7 +16,8 @@ import pytest
 from hostkit import etcd_birth, etcd_form, etcd_plan
 from hostkit.errors import HostError, Refused
 from hostkit.etcd_client import fetch, tls_context
-from tests.unit.etcd.etcd_fakes import ADDRESSES, BIRTH, DATA, Authority, FakeCluster, HostRoot, make_hosts
+from tests.unit.etcd.etcd_authority import Authority
+from tests.unit.etcd.etcd_fakes import ADDRESSES, BIRTH, DATA, FakeCluster, HostRoot, make_hosts
 
 DB1, DB2, WITNESS = ADDRESSES
 Outcome = dict[str, int | BaseException]
