@@ -162,6 +162,19 @@ class Stack:
             if resource["type"] == "command:remote:Command"
         }
 
+    def plugin_processes(self) -> list[int]:
+        """Return the plugins that run for this stack, by their PULUMI_HOME."""
+        mark = f"PULUMI_HOME={self.environment['PULUMI_HOME']}\0".encode()
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                words = (process / "cmdline").read_bytes().split(b"\0")
+                if mark in (process / "environ").read_bytes() and words[0].rsplit(b"/", 1)[-1] != b"pulumi":
+                    found.append(int(process.name))
+            except OSError:
+                continue  # ended meanwhile, or not ours
+        return found
+
     def everything_stored(self) -> str:
         """Return every file of the backend as text."""
         files = [path for path in self.backend.rglob("*") if path.is_file()]

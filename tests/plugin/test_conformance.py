@@ -5,8 +5,11 @@ Results say something about the plugin that was run and nothing about another on
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import asyncssh
@@ -18,6 +21,8 @@ from pulumi_command import remote
 from tests.plugin.conftest import Secret, inputs
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.plugin.conftest import Stack
     from tests.plugin.ssh_server import SshServer
 
@@ -35,6 +40,14 @@ def connection(server: SshServer, **changes: Any) -> dict[str, Any]:
         "dial_error_limit": 2,
         **changes,
     }
+
+
+def wait_for(condition: Callable[[], object], what: str, seconds: float = 20) -> None:
+    """Wait until the condition holds; fail with `what` if it does not."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not in {seconds:g} s: {what}"
+        time.sleep(0.1)
 
 
 def test_create_no_op_update(stack: Stack, host: SshServer) -> None:
@@ -246,6 +259,19 @@ def test_chain_in_a_component(stack: Stack, host: SshServer) -> None:
     assert stack.up() == ["first create", "second create"]
     assert (host.folder / "got").read_text() == "7"
     assert stack.up(expect_no_changes=True) == []
+
+
+def test_killed_engine(stack: Stack, host: SshServer) -> None:
+    """A plugin whose engine was killed ends by itself."""
+    stack.declare(connection=connection(host), create="touch began; sleep 5")
+    running = threading.Thread(target=stack.fails, daemon=True)
+    running.start()
+    wait_for((host.folder / "began").exists, "the command runs")
+    (plugin,) = stack.plugin_processes()
+    engine = int(Path(f"/proc/{plugin}/stat").read_text().rsplit(")", 1)[1].split()[1])
+    os.kill(engine, signal.SIGKILL)
+    wait_for(lambda: not stack.plugin_processes(), "the plugin ends")
+    running.join(20)
 
 
 def test_parallel(stack: Stack, host: SshServer) -> None:
