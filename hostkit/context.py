@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from hostkit.errors import BadInput
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from hostkit.system import System
 
 
@@ -17,6 +19,10 @@ def normalised(path: str) -> bool:
     """Say whether this is a file's absolute, normalised path: no ``..``, no ``//``, no NUL, not the root."""
     clean = path.startswith("/") and not path.startswith("//") and path != "/"
     return clean and posixpath.normpath(path) == path and path.isprintable()
+
+
+def silent(_line: str) -> None:
+    """Say nothing."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,8 @@ class Context:
     system: System
     lock_wait: float = 300.0
     """Seconds to wait for another run on this host."""
+    say: Callable[[str], None] = silent
+    """Takes lines of progress for whoever watches; never a secret."""
 
     def path(self, absolute: str) -> Path:
         """Map a host's path under the root; raises BadInput unless it is absolute and normalised."""

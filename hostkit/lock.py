@@ -38,6 +38,7 @@ def held(ctx: Context, what: str) -> Iterator[None]:
 
 def _take(ctx: Context, fd: int, what: str) -> None:
     deadline = ctx.system.monotonic() + ctx.lock_wait
+    said = False
     while True:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -48,6 +49,10 @@ def _take(ctx: Context, fd: int, what: str) -> None:
                     f"{what}: waited {ctx.lock_wait:g} s for the lock of this host, held by {holder}; try again later"
                 )
                 raise Locked(msg) from None
+            if not said:
+                holder = os.pread(fd, 200, 0).decode(errors="replace").strip() or "another run"
+                ctx.say(f"waiting for {holder} to end")
+                said = True
             ctx.system.sleep(_PAUSE)
         else:
             return

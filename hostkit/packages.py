@@ -71,6 +71,8 @@ def converge(ctx: Context, packages: bundle.Packages) -> list[str]:
     changed = []
     absent = missing(ctx, packages.install)
     if absent:
+        ctx.say(f"installing {', '.join(absent)}")
+    if absent:
         with during(f"installing {', '.join(absent)}"):
             if ctx.system.run(["dpkg", "--audit"], timeout=_QUERY_LIMIT).stdout.strip():
                 ctx.system.run(

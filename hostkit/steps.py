@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import TYPE_CHECKING
 
 from hostkit.errors import CommandFailed, CommandTimeout, HostError, during
@@ -31,9 +32,14 @@ def run_steps(ctx: Context, steps: Iterable[Step]) -> dict[str, str]:
             if step.check is not None and _holds(ctx, step.check, step.timeout):
                 became[step.name] = SKIPPED
                 continue
-            done = ctx.system.run(step.run, timeout=step.timeout)
+            ctx.say(step.name)
+            done = ctx.system.run(step.run, timeout=step.timeout, progress=partial(_say, ctx, step.name))
             became[step.name] = UNCHANGED if _says_unchanged(done.stdout) else RAN
     return became
+
+
+def _say(ctx: Context, name: str, line: str) -> None:
+    ctx.say(f"{name}: {line}")
 
 
 def _holds(ctx: Context, check: tuple[str, ...], timeout: int) -> bool:

@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Protocol
 from hostkit.errors import CommandFailed, CommandTimeout, HostError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 OUTPUT_CAP = 1 << 20
 """Bytes kept of a command's output, each of stdout and stderr; what comes later is read and dropped."""
@@ -57,11 +57,13 @@ class System(Protocol):
         check: bool = True,
         env: Mapping[str, str] | None = None,
         user: str | None = None,
+        progress: Callable[[str], None] | None = None,
     ) -> Completed:
         """Run a command without a shell, in a session of its own; ``env`` is added to ``ENVIRONMENT``.
 
         After ``timeout`` seconds its whole process group is killed: CommandTimeout. With ``check`` any other
         exit code than 0 is CommandFailed, showing the last lines of stderr. No secret may stand in ``argv``.
+        ``progress`` gets each line of stderr as it comes.
         """
         ...
 
@@ -105,6 +107,7 @@ class RealSystem:
         check: bool = True,
         env: Mapping[str, str] | None = None,
         user: str | None = None,
+        progress: Callable[[str], None] | None = None,
     ) -> Completed:
         """See ``System.run``."""
         deadline = time.monotonic() + timeout
@@ -128,7 +131,7 @@ class RealSystem:
             if stdin >= 0:
                 os.close(stdin)
         try:
-            stdout, stderr = _collect(process, deadline)
+            stdout, stderr = _collect(process, deadline, progress)
         except BaseException as e:
             _kill_group(process)
             if isinstance(e, TimeoutError):
@@ -184,12 +187,15 @@ def _in_memory(text: str) -> int:
     return fd
 
 
-def _collect(process: subprocess.Popen[bytes], deadline: float) -> tuple[str, str]:
+def _collect(
+    process: subprocess.Popen[bytes], deadline: float, progress: Callable[[str], None] | None
+) -> tuple[str, str]:
     """Read both outputs until the end; TimeoutError after the deadline."""
     if process.stdout is None or process.stderr is None:  # both are pipes: for the type checker
         raise AssertionError
     kept: dict[IO[bytes], bytearray] = {process.stdout: bytearray(), process.stderr: bytearray()}
     ended: float | None = None
+    reported = 0
     with selectors.DefaultSelector() as selector, process.stdout, process.stderr:
         for stream in kept:
             selector.register(stream, selectors.EVENT_READ)
@@ -207,11 +213,22 @@ def _collect(process: subprocess.Popen[bytes], deadline: float) -> tuple[str, st
                 if not chunk:
                     selector.unregister(stream)
                 kept[stream] += chunk[: OUTPUT_CAP - len(kept[stream])]
+            reported = _report(kept[process.stderr], reported, progress)
         try:
             process.wait(timeout=max(0.01, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             raise TimeoutError from None
         return kept[process.stdout].decode(errors="replace"), kept[process.stderr].decode(errors="replace")
+
+
+def _report(output: bytearray, reported: int, progress: Callable[[str], None] | None) -> int:
+    """Pass on the whole lines beyond ``reported`` bytes; return how far it is passed on now."""
+    complete = output.rfind(b"\n") + 1
+    if progress is None or complete <= reported:
+        return reported
+    for line in output[reported:complete].decode(errors="replace").splitlines():
+        progress(line)
+    return complete
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:

@@ -6,15 +6,17 @@ the front dies, the unit goes on; a later run waits for the lock and finds the w
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import secrets
 import signal
 import stat
+import sys
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from hostkit import files
+from hostkit import files, store
 from hostkit.errors import BadInput, CommandFailed, HostError, Locked, Refused
 from hostkit.install import TARGET
 from hostkit.units import journal
@@ -58,15 +60,19 @@ def through_unit(ctx: Context, verb: str, label: str, text: str, limit: float) -
 
 def _result(ctx: Context, name: str, request: str) -> dict[str, Any]:
     polls = 0
+    shown = 0
     while True:
         # The unit's state is read before the result: a result is always there before the unit is gone.
         gone = polls % _LOOK_EVERY == _LOOK_EVERY - 1 and not _exists(ctx, name)
         found = _read(ctx, f"{request}.result")
+        shown = _show(ctx, f"{request}.progress", shown)
         if found is not None:
+            files.remove(ctx, f"{request}.progress")
             files.remove(ctx, f"{request}.result")
             break
         if gone:
             files.remove(ctx, request)
+            files.remove(ctx, f"{request}.progress")
             msg = f"unit {name} ended without a result; last journal lines:\n{journal(ctx, f'{name}.service')}"
             raise HostError(msg)
         polls += 1
@@ -74,6 +80,19 @@ def _result(ctx: Context, name: str, request: str) -> dict[str, Any]:
     if found["exit"] == 0:
         return dict(found["summary"])
     raise _KINDS.get(found["exit"], HostError)(found["error"])
+
+
+def _show(ctx: Context, path: str, shown: int) -> int:
+    """Pass on to stderr what progress there is beyond ``shown`` bytes; return how far it is passed on now."""
+    try:
+        data = ctx.path(path).read_bytes()
+    except FileNotFoundError:
+        return shown
+    complete = data.rfind(b"\n") + 1
+    if complete > shown:
+        sys.stderr.write(store.redact(ctx, data[shown:complete].decode(errors="replace")))
+        sys.stderr.flush()
+    return max(shown, complete)
 
 
 def _exists(ctx: Context, name: str) -> bool:
@@ -98,8 +117,15 @@ def run_request(ctx: Context, path: str, handlers: Mapping[str, Callable[[Contex
     BadInput for a file that is not a request of this host's root.
     """
     found = _request(ctx, path)
-    own = type(ctx)(ctx.root, ctx.system, float(found["lock_wait"]))
     files.remove(ctx, path)
+    progress = ctx.path(f"{path}.progress")
+    progress.touch(mode=0o600)
+
+    def say(line: str) -> None:
+        with progress.open("a", encoding="utf-8") as f:
+            f.write(line + "\n")
+
+    own = dataclasses.replace(ctx, lock_wait=float(found["lock_wait"]), say=say)
     result: dict[str, Any]
     with _stopped_by_signal():
         try:

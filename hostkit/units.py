@@ -132,6 +132,7 @@ def converge(ctx: Context, units: Mapping[str, bundles.Unit], todo: Pending) -> 
     for name, state in states(ctx, units).items():
         action = _action(units[name], state, restart=name in todo.restart, reload=name in todo.reload)
         if action is not None:
+            ctx.say(f"{name}: {action}")
             with during(f"unit {name}: {action}"):
                 if state.active == "failed":
                     systemctl(ctx, "reset-failed", "--", name)  # else its start limit may still hold

@@ -67,6 +67,7 @@ class FakeSystem:
         check: bool = True,
         env: Mapping[str, str] | None = None,
         user: str | None = None,
+        progress: Callable[[str], None] | None = None,
     ) -> Completed:
         """See ``System.run``; commands that are not pretended really run."""
         assert timeout > 0
@@ -89,7 +90,9 @@ class FakeSystem:
             if check and done.returncode:
                 raise failed(argv, done)
         else:
-            done = RealSystem().run(argv, timeout=timeout, input=input, check=check, env=env, user=user)
+            done = RealSystem().run(
+                argv, timeout=timeout, input=input, check=check, env=env, user=user, progress=progress
+            )
         self.tick()
         return done
 

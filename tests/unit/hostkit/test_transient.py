@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from hostkit import transient
+from hostkit import bundle, steps, transient
 from hostkit.errors import BadInput, HostError, Locked, Refused
 from hostkit.system import Completed
 from tests.unit.hostkit.fakes import Machine
@@ -80,7 +81,7 @@ def test_what_dead_fronts_left_is_cleaned_away_after_a_day(machine: Machine) -> 
 FRONT = """
 import sys
 from pathlib import Path
-from hostkit import transient
+from hostkit import bundle, steps, transient
 from hostkit.context import Context
 from hostkit.system import RealSystem
 sys.path.insert(0, sys.argv[2])
@@ -95,11 +96,12 @@ from hostkit.system import Completed, RealSystem
 UNIT = """
 import sys, time
 from pathlib import Path
-from hostkit import transient
+from hostkit import bundle, steps, transient
 from hostkit.context import Context
 from hostkit.system import RealSystem
 def work(ctx, text):
     Path(sys.argv[1], "started").touch()
+    ctx.say("half way")
     time.sleep(1)
     Path(sys.argv[1], "done").write_text(text)
     return {"did": text}
@@ -147,7 +149,26 @@ def wait_for(path: Path) -> None:
 def test_the_front_prints_what_the_unit_did(tmp_path: Path) -> None:
     """Through files, in real processes."""
     with front(tmp_path) as process:
-        assert process.communicate()[0] == "{'did': 'given'}\n"
+        assert process.communicate() == ("{'did': 'given'}\n", "half way\n")
+    assert list((tmp_path / "root" / transient.FOLDER[1:]).iterdir()) == []
+
+
+def test_progress_comes_while_the_work_goes_on(tmp_path: Path) -> None:
+    """Line by line, not at the end."""
+    with front(tmp_path) as process:
+        assert process.stderr
+        assert process.stderr.readline() == "half way\n"
+        assert not (tmp_path / "root" / "done").exists()
+        process.communicate()
+
+
+def test_a_steps_stderr_is_its_progress(machine: Machine) -> None:
+    """What a step says reaches whoever watches, under the step's name."""
+    said: list[str] = []
+    ctx = dataclasses.replace(machine.ctx, say=said.append)
+    step = bundle.Step("waiting", ("sh", "-c", "echo one >&2; echo out; echo two >&2"), None, 30)
+    assert steps.run_steps(ctx, [step]) == {"waiting": "ran"}
+    assert said == ["waiting", "waiting: one", "waiting: two"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP, signal.SIGTERM])
