@@ -148,7 +148,7 @@ def _run(stack: Stack, operation: str, hosts: tuple[str, ...], *, diff: bool, as
 
     out, err = _console(), _console(err=True)
     display: Any
-    if as_json or diff:
+    if as_json or diff or operation == "preview":
         display = progress.Silent()
     elif err.is_terminal:
         display = progress.Screen(err)
@@ -175,7 +175,8 @@ def _show(result: Result, out: Console, err: Console) -> None:
         err.print(f"warning: {warning}", markup=False, soft_wrap=True)
     for failure in result.run.failures:
         err.print(f"error: {failure}", style="red", markup=False, soft_wrap=True)
-    count = result.run.changes
+    # The engine counts what groups others too; people count what runs on hosts.
+    count = len(result.run.changed()) or result.run.changes
     changes = "no changes" if not count else f"{count} change{'' if count == 1 else 's'}"
     how = "failed" if result.failed else ("would make " + changes if preview else changes)
     out.print(f"{result.operation} {result.stack}: {how} in {result.seconds:.1f} s", markup=False)

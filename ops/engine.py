@@ -192,8 +192,13 @@ def _without_diagnostics(write: Callable[[str], None]) -> Callable[[str], None]:
         nonlocal passing
         if plain(text).strip() == "Diagnostics:":
             passing = False
-        if passing:
+        if not passing:
+            return
+        try:
             write(text)
+        except BrokenPipeError:
+            # Whoever read us has gone (a pager, head). The engine's output must still be drained, or it waits.
+            passing = False
 
     return line
 

@@ -133,7 +133,7 @@ class Run:
 
     @property
     def changes(self) -> int:
-        """How many resources the run changes or would change."""
+        """How many resources the run changes or would change, those that only group others included."""
         if self.counts:
             return sum(n for op, n in self.counts.items() if op not in UNCHANGED)
         return sum(1 for s in self.steps.values() if s.operation not in UNCHANGED)
