@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import socket
 import threading
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,7 @@ class SshServer:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
+        self._children: list[asyncio.subprocess.Process] = []
         self._acceptor: asyncssh.SSHAcceptor | None = None
 
     @property
@@ -55,6 +57,15 @@ class SshServer:
             if self._acceptor is not None:
                 self._acceptor.close()
                 await self._acceptor.wait_closed()
+            # A command whose client was killed still runs.
+            for child in self._children:
+                if child.returncode is None:
+                    os.killpg(child.pid, signal.SIGKILL)  # with what it started: they hold its pipes
+                    await child.wait()
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
 
         self._run(close())
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -90,7 +101,9 @@ class SshServer:
         child = await asyncio.create_subprocess_exec(
             "/bin/sh", "-c", command, cwd=self.folder, env={**os.environ, **environment},
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
         )  # fmt: skip
+        self._children.append(child)
         feeding = asyncio.ensure_future(_feed(process, child))
         await asyncio.gather(_pump(child.stdout, process.stdout), _pump(child.stderr, process.stderr))
         status = await child.wait()

@@ -261,6 +261,7 @@ def test_chain_in_a_component(stack: Stack, host: SshServer) -> None:
     assert stack.up(expect_no_changes=True) == []
 
 
+@pytest.mark.filterwarnings("ignore:Error in event stream:UserWarning")  # of the engine that is killed
 def test_killed_engine(stack: Stack, host: SshServer) -> None:
     """A plugin whose engine was killed ends by itself."""
     stack.declare(connection=connection(host), create="touch began; sleep 5")
