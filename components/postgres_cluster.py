@@ -32,6 +32,10 @@ UNIT = "patroni.service"
 CONFIG = "/etc/patroni/config.yml"
 READ_AT_START = "/etc/patroni/read-at-start.json"
 DROP_IN = f"/etc/systemd/system/{UNIT}.d/keadb.conf"
+START_ONCE = "/run/keadb/patroni-start"
+"""Lets the unit start until the next boot: a birth or first copy that was cut by a power loss is not gone on with."""
+START_ALWAYS = "/var/lib/keadb/patroni-member"
+"""Lets the unit start by itself at boot: this node ran once."""
 PLAN = "/etc/keadb/cluster/patroni.json"
 FORM_PLAN = "/etc/keadb/cluster/patroni-form.json"
 PLAN_FORMAT = 1
@@ -90,7 +94,9 @@ def patroni_bundle(site: Site, host: Host) -> Bundle:
         files={
             CONFIG: File(content=config, group="postgres", mode="0640"),
             READ_AT_START: File(content=_json(dict(start))),
-            DROP_IN: File(content=render("patroni/patroni.service.conf.j2")),
+            DROP_IN: File(
+                content=render("patroni/patroni.service.conf.j2", start_once=START_ONCE, start_always=START_ALWAYS)
+            ),
             "/etc/tmpfiles.d/keadb-postgresql.conf": File(
                 content=render(
                     "postgresql/tmpfiles.conf.j2",
@@ -142,6 +148,8 @@ def patroni_form_bundle(site: Site, host: Host, staged: Mapping[str, str]) -> Bu
         "unit": UNIT,
         "certificate": settings.tls_paths("postgres")["cert"],
         "data_dir": settings.data_dir(site),
+        "start_once": START_ONCE,
+        "start_always": START_ALWAYS,
         "first": host == site.database_hosts[0],
         "birth_seconds": BIRTH_SECONDS,
         "copy_seconds": COPY_SECONDS,

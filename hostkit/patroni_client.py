@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import http.client
 import json
-import socket
 from typing import TYPE_CHECKING, Any
 
 from hostkit import etcd_client, store
@@ -60,14 +59,18 @@ class Rest:
 
     def served_certificate(self, member: Member) -> bytes:
         """Return the certificate (DER) that a node's API shows right now."""
+        connection = self._connection(member)
         try:
-            with (
-                socket.create_connection((member.address, self._port), timeout=REQUEST_SECONDS) as plain,
-                self._tls.wrap_socket(plain, server_hostname=member.address) as secured,
-            ):
-                return secured.getpeercert(binary_form=True) or b""
-        except OSError as e:
+            connection.connect()
+            shown = connection.sock.getpeercert(binary_form=True)
+            # Patroni logs a traceback for a client that leaves without having asked anything.
+            connection.request("GET", "/liveness")
+            connection.getresponse().read()
+        except (OSError, http.client.HTTPException) as e:
             raise self._unreachable(member, e) from e
+        finally:
+            connection.close()
+        return bytes(shown)
 
     def first(self, what: str) -> tuple[Member, dict[str, Any]]:
         """Return the answer (``cluster`` or ``config``) of the first node that gives one; RestError otherwise."""
@@ -98,9 +101,7 @@ class Rest:
         headers = {} if body is None else {"Content-Type": "application/json"}
         if login is not None:
             headers["Authorization"] = "Basic " + base64.b64encode(login.encode()).decode()
-        connection = http.client.HTTPSConnection(
-            member.address, self._port, timeout=REQUEST_SECONDS, context=self._tls
-        )
+        connection = self._connection(member)
         try:
             connection.request(method, path, None if body is None else json.dumps(body), headers)
             response = connection.getresponse()
@@ -114,6 +115,9 @@ class Rest:
         except ValueError:
             answer = None
         return response.status, answer if isinstance(answer, dict) else {}
+
+    def _connection(self, member: Member) -> http.client.HTTPSConnection:
+        return http.client.HTTPSConnection(member.address, self._port, timeout=REQUEST_SECONDS, context=self._tls)
 
     def _unreachable(self, member: Member, error: Exception) -> RestError:
         reason = str(error) or type(error).__name__

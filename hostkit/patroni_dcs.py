@@ -6,7 +6,7 @@ Everything after the birth goes through Patroni's own REST API (``patroni_client
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hostkit import etcd_client, store
 from hostkit.errors import HostError
@@ -39,11 +39,25 @@ class Dcs:
         found = answer.get("kvs") or []
         return base64.b64decode(found[0].get("value", "")).decode() if found else None
 
+    def birth_was_begun(self) -> bool:
+        """Say whether initdb was begun somewhere and never came to its end (it may be running)."""
+        return self.get("initialize") == ""
+
     def put_before_birth(self, key: str, value: str) -> bool:
-        """Write a key while nobody initialises the cluster or has done so; False, and nothing written, else."""
-        birth = {"key": self._key("initialize"), "target": "CREATE", "result": "EQUAL", "create_revision": "0"}
+        """Write a key of a cluster that was not born; False, and nothing written, when it was."""
         put = {"request_put": {"key": self._key(key), "value": _encoded(value)}}
-        answer = self._etcd.call("/v3/kv/txn", {"compare": [birth], "success": [put]})
+        return self._if_unborn(put, begun=False) or self._if_unborn(put, begun=True)
+
+    def forget_birth(self) -> bool:
+        """Take back that a birth was begun; False, and nothing changed, when it came to its end after all."""
+        return self._if_unborn({"request_delete_range": {"key": self._key("initialize")}}, begun=True)
+
+    def _if_unborn(self, request: dict[str, Any], *, begun: bool) -> bool:
+        name = self._key("initialize")
+        held: dict[str, Any] = {"key": name, "target": "CREATE", "result": "EQUAL", "create_revision": "0"}
+        if begun:
+            held = {"key": name, "target": "VALUE", "result": "EQUAL", "value": ""}
+        answer = self._etcd.call("/v3/kv/txn", {"compare": [held], "success": [request]})
         return bool(answer.get("succeeded", False))
 
     def declare(self, host: str, what: str) -> None:

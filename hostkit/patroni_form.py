@@ -2,17 +2,19 @@
 
 Birth: a cluster is only born when every database host has said, through etcd, that its data directory is blank; then
 the first host starts and is initialised, and the others start when it is through and copy from it. A host with data,
-or of a cluster that was born, simply starts. Never stops, restarts or wipes anything.
+or of a cluster that was born, simply starts. What a birth that was cut left behind is moved aside, not deleted: etcd
+knows that it never came to its end. Nothing of a cluster that was born is ever stopped, moved or wiped.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import ssl
 import sys
 from typing import TYPE_CHECKING, Any
 
-from hostkit import etcd_client, patroni_plan, units
+from hostkit import etcd_client, files, patroni_plan, units
 from hostkit.errors import HostError, Refused
 from hostkit.patroni_client import Rest, RestError
 from hostkit.patroni_dcs import DECLARED_SECONDS, Dcs
@@ -42,10 +44,12 @@ def main(ctx: Context, argv: list[str]) -> int:  # noqa: ARG001 - the signature 
     if started:
         _before_start(ctx, plan)
         _say(f"starting {plan.unit} on {plan.me.name}")
+        _mark(ctx, plan.start_once)
         units.systemctl(ctx, "reset-failed", "--", plan.unit)
         units.systemctl(ctx, "start", "--", plan.unit)
     rest = Rest(ctx, plan.cluster)
     node = _until_running(ctx, plan, rest)
+    _mark(ctx, plan.start_always)
     renewed = _until_certificate(ctx, plan, rest)
     json.dump({"changed": started or renewed, "role": node["role"], "timeline": node.get("timeline")}, sys.stdout)
     sys.stdout.write("\n")
@@ -69,12 +73,6 @@ def described(node: dict[str, Any]) -> str:
 
 def _before_start(ctx: Context, plan: Form) -> None:
     """Return when Patroni may start here; Refused or HostError, with nothing started, when it may not."""
-    if plan.has_data(ctx):
-        known = Dcs(ctx, plan.cluster)
-        if not known.initialized():
-            # A blank peer must not be born beside this data; from here on it waits for us to lead.
-            known.declare(plan.me.name, DATA)
-        return
     deadline = ctx.system.monotonic() + plan.birth_seconds
     dcs: Dcs | None = None
     renew_at = 0.0
@@ -84,15 +82,21 @@ def _before_start(ctx: Context, plan: Form) -> None:
             dcs = dcs or Dcs(ctx, plan.cluster)
             if dcs.initialized():
                 return
+            # The beginning of a birth on the host that may be born: its unit does not run, so nor does initdb.
+            left_over = plan.first and dcs.birth_was_begun()
+            what = DATA if plan.has_data(ctx) and not left_over else BLANK
             if ctx.system.monotonic() >= renew_at:
-                dcs.declare(plan.me.name, BLANK)
+                dcs.declare(plan.me.name, what)
                 renew_at = ctx.system.monotonic() + DECLARED_SECONDS / 3
+            if what == DATA:
+                return  # a blank peer is not born beside this data; it waits for us to lead
             waiting = _waits_for(plan, dcs)
+            if not waiting:
+                _undo_birth(ctx, plan, dcs)
+                return
         except etcd_client.EtcdError as e:
             dcs = None
             waiting = str(e)
-        if not waiting:
-            return
         if waiting != said:
             _say(f"{plan.me.name} waits: {waiting}")
             said = waiting
@@ -103,6 +107,27 @@ def _before_start(ctx: Context, plan: Form) -> None:
             )
             raise HostError(msg)
         ctx.system.sleep(POLL_SECONDS)
+
+
+def _undo_birth(ctx: Context, plan: Form, dcs: Dcs) -> None:
+    """Make this host and etcd blank again after a birth that was begun and cut; nothing is deleted."""
+    if not dcs.birth_was_begun():
+        return
+    if plan.has_data(ctx):
+        folder = ctx.path(plan.data_dir)
+        aside = next(
+            path
+            for n in itertools.count(1)
+            if not (path := folder.with_name(f"{folder.name}.cut-birth-{n}")).exists()
+        )
+        folder.rename(aside)
+        _say(f"{plan.me.name}: an earlier birth was cut; what it left was moved to {aside.name}")
+    dcs.forget_birth()
+
+
+def _mark(ctx: Context, path: str) -> None:
+    """Make one of the files that let the unit start."""
+    files.replace(ctx, path, b"made by keadb-apply patroni-form\n", mode=0o644, owner=files.Owner.root(ctx))
 
 
 def _waits_for(plan: Form, dcs: Dcs) -> str:
@@ -184,7 +209,12 @@ def _give_up(ctx: Context, plan: Form, words: str, *, began: float, stalled_sinc
         why = f"not running after {plan.copy_seconds:g} s"
     else:
         return
-    msg = f"{plan.me.name} {words}: {why}; last journal lines:\n{units.journal(ctx, plan.unit)}"
+    journal = units.journal(ctx, plan.unit)
+    if plan.first and not Dcs(ctx, plan.cluster).initialized():
+        # Stopped, so that the next run finds a birth that is over and can begin another.
+        units.systemctl(ctx, "stop", "--", plan.unit)
+        why += f"; the cluster was not born, {plan.unit} was stopped"
+    msg = f"{plan.me.name} {words}: {why}; last journal lines:\n{journal}"
     raise HostError(msg)
 
 

@@ -57,7 +57,8 @@ class Settings:
 class Form:
     """A database host's plan. ``first`` is true on the one host that may be born as the leader.
 
-    ``certificate`` is the file that Patroni's REST API shows to its clients.
+    The unit starts only where one of two files is: ``start_once``, gone after a power cut, and ``start_always``, made
+    when this node ran for the first time. ``certificate`` is the file that Patroni's REST API shows to its clients.
     ``birth_seconds`` limits the wait for the others at birth, ``copy_seconds`` the wait until this node runs.
     """
 
@@ -66,6 +67,8 @@ class Form:
     unit: str
     certificate: str
     data_dir: str
+    start_once: str
+    start_always: str
     first: bool
     birth_seconds: float
     copy_seconds: float
@@ -76,8 +79,9 @@ class Form:
         return tuple(m for m in self.cluster.members if m != self.me)
 
     def has_data(self, ctx: Context) -> bool:
-        """Say whether there is a database cluster in the data directory."""
-        return ctx.path(f"{self.data_dir}/PG_VERSION").exists()
+        """Say whether there is anything in the data directory, a whole database cluster or the beginning of one."""
+        folder = ctx.path(self.data_dir)
+        return folder.is_dir() and any(folder.iterdir())
 
 
 def settings(ctx: Context) -> Settings:
@@ -105,6 +109,8 @@ def form(ctx: Context) -> Form:
             unit=data["unit"],
             certificate=data["certificate"],
             data_dir=data["data_dir"],
+            start_once=data["start_once"],
+            start_always=data["start_always"],
             first=bool(data["first"]),
             birth_seconds=float(data["birth_seconds"]),
             copy_seconds=float(data["copy_seconds"]),

@@ -11,7 +11,7 @@ from components import patroni_settings
 from components import postgres_cluster as pg
 from keadb.site import Site, load_site
 from tests.unit.core.samples import ha
-from tests.unit.etcd.etcd_fakes import Authority
+from tests.unit.etcd.etcd_authority import Authority
 from tests.unit.patroni.patroni_fakes import DB1, DB2, World
 
 

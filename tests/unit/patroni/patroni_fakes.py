@@ -16,7 +16,8 @@ from typing import Any
 from hostkit.context import Context
 from hostkit.system import Completed
 from keadb.bundle import Bundle
-from tests.unit.etcd.etcd_fakes import Authority, free_port
+from tests.unit.etcd.etcd_authority import Authority
+from tests.unit.etcd.etcd_fakes import free_port
 
 DB1, DB2, WITNESS = "lab-kea-db-01", "lab-kea-db-02", "lab-kea-witness"
 ADDRESSES = {DB1: "127.0.40.10", DB2: "127.0.40.11", WITNESS: "127.0.40.12"}
@@ -46,15 +47,18 @@ class FakeSystem:
         check: bool = True,
         env: Mapping[str, str] | None = None,
         user: str | None = None,
+        progress: Callable[[str], None] | None = None,
     ) -> Completed:
         """Record a command and answer it."""
-        del timeout, input, check, env, user
+        del timeout, input, check, env, user, progress
         self.commands.append(list(argv))
         if argv[0] == "journalctl":
             return Completed(0, f"the last words of Patroni, {REST_PASSWORD}\n", "")
         if argv[1] == "start":
             self.active = "active"
             self.on_start()
+        if argv[1] == "stop":
+            self.active = "inactive"
         if argv[1] == "reload":
             self.on_reload()
         if "--property=NRestarts" in argv:
@@ -246,10 +250,16 @@ class FakeEtcd:
         return {}
 
     def _txn(self, body: dict[str, Any]) -> dict[str, Any]:
-        held = all(_text(c["key"]) not in self.keys for c in body["compare"])
-        for request in body["success"] if held else []:
-            self._put(request["request_put"])
-        return {"succeeded": True} if held else {}
+        for compare in body["compare"]:
+            found = self.keys.get(_text(compare["key"]))
+            if found != (None if compare["target"] == "CREATE" else _text(compare["value"])):
+                return {}
+        for request in body["success"]:
+            if "request_put" in request:
+                self._put(request["request_put"])
+            else:
+                del self.keys[_text(request["request_delete_range"]["key"])]
+        return {"succeeded": True}
 
     def _grant(self, body: dict[str, str]) -> dict[str, Any]:
         return {"ID": "77", "TTL": body["TTL"]}

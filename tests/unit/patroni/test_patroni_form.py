@@ -55,11 +55,13 @@ class TestSeed:
         seed(world)
         assert json.loads(world.etcd.keys[PREFIX + "config"])["ttl"] == 20
 
-    @pytest.mark.parametrize("initialize", ["", "7300000000000000001"])
-    def test_a_cluster_that_is_being_born_or_was_is_left_alone(
-        self, world: World, capsys: pytest.CaptureFixture[str], initialize: str
-    ) -> None:
-        world.etcd.keys |= {PREFIX + "config": '{"ttl":99}', PREFIX + "initialize": initialize}
+    def test_a_birth_that_was_only_begun_still_gets_the_newer_settings(self, world: World) -> None:
+        world.etcd.keys |= {PREFIX + "config": '{"ttl":99}', PREFIX + "initialize": ""}
+        seed(world)
+        assert json.loads(world.etcd.keys[PREFIX + "config"])["ttl"] == 20
+
+    def test_a_cluster_that_was_born_is_left_alone(self, world: World, capsys: pytest.CaptureFixture[str]) -> None:
+        world.etcd.keys |= {PREFIX + "config": '{"ttl":99}', PREFIX + "initialize": "7300000000000000001"}
         seed(world)
         assert json.loads(capsys.readouterr().out) == {"changed": False}
         assert world.etcd.keys[PREFIX + "config"] == '{"ttl":99}'
@@ -150,7 +152,80 @@ class TestBirth:
         assert form(world, DB1) == 0
 
 
+class TestCutBirth:
+    """The power went while the first host was initialised: etcd knows that it never came to its end."""
+
+    def test_it_is_begun_again_and_what_it_left_is_kept_aside(self, world: World) -> None:
+        seed(world)
+        folder = with_data(world, DB1)
+        (folder.parent / "kea.cut-birth-1").mkdir()
+        world.etcd.keys |= {PREFIX + "initialize": "", DECLARED + DB2: "blank"}
+        lives(world, DB1)
+        assert form(world, DB1) == 0
+        assert not folder.exists()
+        assert (folder.parent / "kea.cut-birth-2/PG_VERSION").exists()
+        assert PREFIX + "initialize" not in world.etcd.keys
+        assert world.systems[DB1].verbs == ["reset-failed", "start"]
+
+    def test_nothing_is_moved_before_all_have_said_that_they_are_blank(self, world: World) -> None:
+        seed(world)
+        folder = with_data(world, DB1)
+        world.etcd.keys[PREFIX + "initialize"] = ""
+        with pytest.raises(HostError, match=f"{DB2} has not said yet"):
+            form(world, DB1)
+        assert (folder / "PG_VERSION").exists()
+        assert world.etcd.keys[PREFIX + "initialize"] == ""
+
+    def test_data_of_a_born_cluster_is_never_moved(self, world: World) -> None:
+        folder = with_data(world, DB1)
+        world.etcd.keys |= {PREFIX + "initialize": "7300000000000000001", DECLARED + DB2: "blank"}
+        lives(world, DB1)
+        assert form(world, DB1) == 0
+        assert (folder / "PG_VERSION").exists()
+
+    def test_data_without_a_begun_birth_is_never_moved(self, world: World) -> None:
+        """Etcd was lost, the data was not."""
+        folder = with_data(world, DB1)
+        world.etcd.keys[DECLARED + DB2] = "blank"
+        lives(world, DB1)
+        assert form(world, DB1) == 0
+        assert (folder / "PG_VERSION").exists()
+        assert world.etcd.keys[DECLARED + DB1] == "data"
+
+    def test_a_birth_that_hangs_is_stopped_for_the_next_run(self, running: World) -> None:
+        running.systems[DB1].active = "active"
+        running.patroni.leader = None
+        running.patroni.states[DB1] = "starting"
+        running.etcd.keys[PREFIX + "initialize"] = ""
+        with pytest.raises(HostError, match=r"the cluster was not born, patroni.service was stopped"):
+            form(running, DB1)
+        assert running.systems[DB1].verbs == ["stop"]
+
+    def test_a_node_of_a_born_cluster_is_never_stopped(self, running: World) -> None:
+        running.systems[DB1].active = "active"
+        running.patroni.leader = None
+        running.patroni.states[DB1] = "starting"
+        running.etcd.keys[PREFIX + "initialize"] = "7300000000000000001"
+        with pytest.raises(HostError, match="no progress"):
+            form(running, DB1)
+        assert running.systems[DB1].verbs == []
+
+
 class TestRunning:
+    def test_a_node_may_start_by_itself_only_after_it_ran(self, world: World) -> None:
+        world.etcd.keys[PREFIX + "initialize"] = "7300000000000000001"
+        marks = [world.folder / DB2 / path for path in ("run/keadb/patroni-start", "var/lib/keadb/patroni-member")]
+        seen: list[list[bool]] = []
+
+        def starts() -> None:
+            seen.append([mark.exists() for mark in marks])
+            world.patroni.start(DB2)
+
+        world.systems[DB2].on_start = starts
+        assert form(world, DB2) == 0
+        assert seen == [[True, False]]
+        assert all(mark.exists() for mark in marks)
+
     def test_a_running_node_is_left_alone(self, running: World, capsys: pytest.CaptureFixture[str]) -> None:
         running.systems[DB2].active = "active"
         assert form(running, DB2) == 0
