@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,9 +21,13 @@ def _assert_nothing_lost(site: Site, acknowledged: dict[int, float]) -> None:
     for host in site.database_hosts:
         wait_for(
             f"{host} to have replayed everything",
-            lambda host=host: set(acknowledged) <= _written(site, host),
+            partial(_has_all, site, host, set(acknowledged)),
             60,
         )
+
+
+def _has_all(site: Site, host: str, ids: set[int]) -> bool:
+    return ids <= _written(site, host)
 
 
 def _written(site: Site, host: str) -> set[int]:

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,10 @@ def _set(section: str, key: str, value: Any) -> Any:
     return change
 
 
+def _shows(site: Site, host: str, value: str) -> bool:
+    return site.sql(host, "SHOW log_min_duration_statement") == value
+
+
 def test_one_parameter_is_one_line_everywhere(settled: Site, tmp_path: Path) -> None:
     """In render, in the preview, and on the hosts: that line in those files, and nothing else."""
     trees = tmp_path / "before", tmp_path / "after"
@@ -160,7 +165,7 @@ def test_one_parameter_is_one_line_everywhere(settled: Site, tmp_path: Path) -> 
         for host in settled.database_hosts:
             wait_for(
                 f"{host} to have the new value",
-                lambda host=host: settled.sql(host, "SHOW log_min_duration_statement") == "250ms",
+                partial(_shows, settled, host, "250ms"),
                 60,
             )
         after = _snapshot(settled)
@@ -177,7 +182,7 @@ def test_one_parameter_is_one_line_everywhere(settled: Site, tmp_path: Path) -> 
     for host in settled.database_hosts:
         wait_for(
             f"{host} to be as before",
-            lambda host=host: settled.sql(host, "SHOW log_min_duration_statement") != "250ms",
+            partial(_shows, settled, host, "1s"),
             60,
         )
 

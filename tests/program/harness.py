@@ -15,7 +15,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from google.protobuf import json_format  # type: ignore[import-untyped]  # no stubs
 from pulumi.runtime import mocks, rpc, settings
+from pulumi.runtime import stack as stack_module
 
 from keadb import secrets
 
@@ -89,26 +91,22 @@ class _Monitor(mocks.MockMonitor):
         self.program = program
 
     def RegisterResource(self, request: Any) -> Any:  # noqa: N802 - the SDK's name
-        inputs = rpc.deserialize_properties(request.object, keep_unknowns=True)
-        wire = _plain(request.object)
         self.program.resources.append(
             Registered(
                 type=request.type,
                 name=request.name,
                 parent=request.parent,
-                inputs=wire or dict(inputs),
+                inputs=json_format.MessageToDict(request.object),
                 dependencies=list(request.dependencies),
                 options=request,
             )
         )
-        return super().RegisterResource(request)
+        return super().RegisterResource(request)  # type: ignore[no-untyped-call]  # the SDK has no types here
 
-
-def _plain(struct: Any) -> dict[str, Any]:
-    """Turn the wire form into plain data, secrets still marked."""
-    from google.protobuf import json_format
-
-    return dict(json_format.MessageToDict(struct))
+    def RegisterResourceOutputs(self, request: Any) -> Any:  # noqa: N802 - the SDK's name
+        if "::pulumi:pulumi:Stack::" in request.urn:
+            self.program.outputs.update(json_format.MessageToDict(request.outputs))
+        return super().RegisterResourceOutputs(request)  # type: ignore[no-untyped-call]  # likewise
 
 
 class _Mocks(mocks.Mocks):
@@ -117,7 +115,7 @@ class _Mocks(mocks.Mocks):
     def __init__(self, *, unknown: bool) -> None:
         self.unknown = unknown
 
-    def call(self, args: mocks.MockCallArgs) -> dict[str, Any]:
+    def call(self, args: mocks.MockCallArgs) -> tuple[dict[Any, Any], list[tuple[str, str]] | None]:
         """No program of ours calls a function of a provider."""
         raise AssertionError(args.token)
 
@@ -164,11 +162,17 @@ def load_program(
     mocks.set_mocks(mock, project="keadb", stack=stack, preview=unknown, monitor=_Monitor(mock, program))
     pulumi.runtime.set_all_config(values, secret_keys=[key for key in values if "secret_" in key])
 
-    @pulumi.runtime.test
-    def run() -> Any:
+    @pulumi.runtime.test  # type: ignore[untyped-decorator]  # the SDK has no types here
+    def run() -> None:
         runpy.run_path(str(ROOT / "__main__.py"), run_name="__main__")
-        root = settings.get_root_resource()
-        return pulumi.Output.from_input(root.outputs).apply(program.outputs.update) if root else None
+        export_what_was_asked_for()
 
     run()
     return program
+
+
+def export_what_was_asked_for() -> None:
+    """Register the stack's outputs, as the engine's own runner does when the program has ended."""
+    root = settings.get_root_resource()
+    assert isinstance(root, stack_module.Stack)
+    root.register_outputs(root.outputs)

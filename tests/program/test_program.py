@@ -60,7 +60,7 @@ def test_every_connection_is_secret_and_pins_the_host_key(program: Program) -> N
 
 
 def _host_of(name: str, program: Program) -> str:
-    return max((h for h in program.site["hosts"] if name.startswith(h + "-")), key=len)
+    return max((str(h) for h in program.site["hosts"] if name.startswith(f"{h}-")), key=len)
 
 
 def test_no_secret_outside_secret_inputs(program: Program) -> None:
@@ -69,7 +69,8 @@ def test_no_secret_outside_secret_inputs(program: Program) -> None:
         for text in _strings(resource.inputs):
             for name, value in program.secrets.items():
                 assert value.strip() not in text, f"{name} stands in an input of {resource.urn}"
-    exported = json.dumps(program.outputs, default=str)
+    assert program.outputs["site"] == program.stack
+    exported = json.dumps(program.outputs)
     assert [name for name, value in program.secrets.items() if value.strip() in exported] == []
 
 

@@ -49,9 +49,10 @@ class FakeSystem:
         check: bool = True,
         env: Mapping[str, str] | None = None,
         user: str | None = None,
+        progress: Callable[[str], None] | None = None,
     ) -> Completed:
         """Record a command and answer it."""
-        del timeout, input, check, env, user
+        del timeout, input, check, env, user, progress
         self.commands.append(list(argv))
         if argv[:2] == ["systemctl", "is-active"]:
             return Completed(0 if self.active == "active" else 3, self.active + "\n", "")
