@@ -49,11 +49,14 @@ FROM pg_namespace n WHERE n.nspname = 'public'
 _GROUP = [False, False, False, False, False, False, True]
 _OPEN = [True, *_GROUP[1:]]
 
+UNLOGGED = "-c log_statement=none -c log_min_duration_statement=-1 -c log_min_error_statement=panic"
+"""For a session whose statements carry password verifiers: no log line shows them, however slow or wrong they are."""
+
 
 def main(ctx: Context, argv: list[str]) -> int:  # noqa: ARG001 -- the verbs' common signature
     """Bring the plan into force and print a JSON summary; HostError after the plan's time limit."""
     plan = kea_plan.load(ctx, kea_plan.ROLES_PLAN)
-    server = Psql(ctx, program=plan["psql"], user=plan["superuser"])
+    server = Psql(ctx, program=plan["psql"], user=plan["superuser"], environment={"PGOPTIONS": UNLOGGED})
     passwords = {
         login.name: store.secret(ctx, login.secret, wanted_by="kea-roles")
         for login in kea_plan.logins(plan)

@@ -273,7 +273,6 @@ def validate(*, name: str | None) -> int:
 def render(*, name: str, out: Path) -> None:
     """Write every file of every host into a folder: no engine, no state, no secret."""
     from components.catalog import bundles
-
     from keadb.render_tree import RenderError, write_tree
     from ops import sites
     from ops.stacks import resolve

@@ -23,7 +23,7 @@ from pulumi import automation as auto
 from semver import VersionInfo  # the SDK's own dependency, part of its interface
 
 from ops.events import Failure, Run, plain, readable
-from ops.exits import CommandError, Exit
+from ops.exits import Exit
 from ops.progress import Display
 from ops.pulumi_cli import Engine
 from ops.stacks import REPOSITORY, Stack
@@ -120,7 +120,7 @@ def operate(
     *,
     hosts: tuple[str, ...],
     display: Display,
-    options: Options = Options(),  # noqa: B008 -- frozen
+    options: Options = Options(),
 ) -> Result:
     """Run one operation and return how it ended; engine errors are in the result, never raised.
 

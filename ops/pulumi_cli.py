@@ -54,7 +54,7 @@ class Engine:
         """
         argv = [str(self.path), *arguments, "--stack", self.stack.name, "--non-interactive", "--color", "never"]
         try:
-            done = subprocess.run(
+            done = subprocess.run(  # noqa: S603 -- the toolchain's CLI, no shell
                 argv,
                 cwd=self.stack.work_dir,
                 env=dict(self.environment),
@@ -68,7 +68,8 @@ class Engine:
             msg = f"stack {self.stack.name}: 'pulumi {arguments[0]}' did not end within {CALL_SECONDS} s"
             raise CommandError(msg) from None
         if done.returncode != 0:
-            raise CommandError(f"stack {self.stack.name}: pulumi {' '.join(arguments[:2])}: {_reason(done.stderr)}")
+            msg = f"stack {self.stack.name}: pulumi {' '.join(arguments[:2])}: {_reason(done.stderr)}"
+            raise CommandError(msg)
         return done.stdout
 
     def ensure_stack(self) -> None:

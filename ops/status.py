@@ -42,28 +42,9 @@ async def ask_all(site: Site, deploy_key: str) -> list[Answer]:
 async def ask(host: Host, identity: asyncssh.SSHKey) -> Answer:
     """Return one host's answer; whatever goes wrong is its ``error``."""
     try:
-        pinned = asyncssh.import_public_key(host.ssh_host_key)
-        async with asyncio.timeout(CONNECT_SECONDS):
-            connection = await asyncssh.connect(
-                str(host.address),
-                port=host.ssh_port,
-                username=host.ssh_user,
-                client_keys=[identity],
-                known_hosts=([pinned], [], []),
-                # The operator's own configuration, agent and keys have no part in this.
-                config=None,
-                agent_path=None,
-            )
-        async with connection, asyncio.timeout(ANSWER_SECONDS):
-            done = await connection.run(COMMAND, check=False)
-    except TimeoutError:
-        return Answer(host=host.name, error=f"{host.address} does not answer within the time limit")
-    except asyncssh.HostKeyNotVerifiable:
-        return Answer(host=host.name, error=f"{host.address} shows another host key than the pinned one")
-    except asyncssh.PermissionDenied:
-        return Answer(host=host.name, error=f"{host.address} does not let in {host.ssh_user} with the deploy key")
-    except (OSError, asyncssh.Error) as error:
-        return Answer(host=host.name, error=f"{host.address} cannot be reached: {error}")
+        done = await _run(host, identity)
+    except (OSError, asyncssh.Error) as error:  # a time limit is an OSError too
+        return Answer(host=host.name, error=_why(host, error))
     if done.exit_status != 0:
         said = str(done.stderr or "").strip().splitlines()
         reason = said[-1] if said else f"exit code {done.exit_status}"
@@ -72,6 +53,33 @@ async def ask(host: Host, identity: asyncssh.SSHKey) -> Answer:
         return Answer(host=host.name, document=json.loads(str(done.stdout)))
     except ValueError:
         return Answer(host=host.name, error="gave an answer that is not JSON")
+
+
+async def _run(host: Host, identity: asyncssh.SSHKey) -> asyncssh.SSHCompletedProcess:
+    pinned = asyncssh.import_public_key(host.ssh_host_key)
+    async with asyncio.timeout(CONNECT_SECONDS):
+        connection = await asyncssh.connect(
+            str(host.address),
+            port=host.ssh_port,
+            username=host.ssh_user,
+            client_keys=[identity],
+            known_hosts=([pinned], [], []),
+            # The operator's own configuration, agent and keys have no part in this.
+            config=None,
+            agent_path=None,
+        )
+    async with connection, asyncio.timeout(ANSWER_SECONDS):
+        return await connection.run(COMMAND, check=False)
+
+
+def _why(host: Host, error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return f"{host.address} does not answer within the time limit"
+    if isinstance(error, asyncssh.HostKeyNotVerifiable):
+        return f"{host.address} shows another host key than the pinned one"
+    if isinstance(error, asyncssh.PermissionDenied):
+        return f"{host.address} does not let in {host.ssh_user} with the deploy key"
+    return f"{host.address} cannot be reached: {error}"
 
 
 def show(made: Report, console: Console) -> None:

@@ -14,7 +14,7 @@ from tests.unit.kea.kea_server import KEA_ADMIN, PG_BIN, SCHEMA, Server, running
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server() -> Iterator[Server]:
     if PG_BIN is None:
         pytest.skip("no PostgreSQL server under /usr/lib/postgresql: the statements are not run for real")
     me = pwd.getpwuid(os.geteuid()).pw_name

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
+import datetime as dt
 import ipaddress
 import os
 import pwd
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,12 +91,21 @@ class LocalSystem(RealSystem):
         check: bool = True,
         env: Mapping[str, str] | None = None,
         user: str | None = None,
+        progress: Callable[[str], None] | None = None,
     ) -> Completed:
         self.seen.append((list(argv), input or ""))
         default = {"PGHOST": str(self._server.sockets), "PGPORT": str(self._server.port)}
         if user == pwd.getpwuid(os.geteuid()).pw_name:
             user = None
-        return super().run(argv, timeout=timeout, input=input, check=check, env={**default, **(env or {})}, user=user)
+        return super().run(
+            argv,
+            timeout=timeout,
+            input=input,
+            check=check,
+            env={**default, **(env or {})},
+            user=user,
+            progress=progress,
+        )
 
 
 @contextlib.contextmanager
@@ -160,11 +169,11 @@ def running(base: Path, me: str) -> Iterator[Server]:
 
 def _certificates(base: Path) -> Path:
     """Make a CA and a server certificate for the names that the plan uses; return the CA's path."""
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
 
     def certificate(
-        name: str, key: ec.EllipticCurvePrivateKey, issuer: str, by: ec.EllipticCurvePrivateKey, ca: bool
-    ) -> x509.Certificate:  # noqa: FBT001
+        name: str, key: ec.EllipticCurvePrivateKey, issuer: str, by: ec.EllipticCurvePrivateKey, *, ca: bool
+    ) -> x509.Certificate:
         def named(common: str) -> x509.Name:
             return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
 
@@ -174,8 +183,8 @@ def _certificates(base: Path) -> Path:
             .issuer_name(named(issuer))
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(hours=1))
-            .not_valid_after(now + datetime.timedelta(days=1))
+            .not_valid_before(now - dt.timedelta(hours=1))
+            .not_valid_after(now + dt.timedelta(days=1))
             .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
             .add_extension(
                 x509.SubjectAlternativeName(

@@ -221,7 +221,7 @@ def test_schema_that_the_owner_cannot_read_is_not_taken_for_an_empty_one(
 def test_database_without_leader_is_one_clear_error(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     site.run(kea_roles, capsys)
     site.database["port"] = 1
-    with pytest.raises(HostError, match="no leader took a connection within 0 s: .*Connection refused"):
+    with pytest.raises(HostError, match=r"no leader took a connection within 0 s: .*Connection refused"):
         site.run(kea_database, capsys)
 
 

@@ -1,0 +1,113 @@
+"""One report from what hosts answered: healthy, unhealthy with every reason, or unknown."""
+
+from __future__ import annotations
+
+import copy
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from keadb.site import Site
+from keadb.stackfile import read_stack
+from ops.exits import Exit
+from ops.health import Answer, Report, report
+
+STACK_FILE = Path(__file__).parents[3] / "Pulumi.us3.yaml"
+NOW = datetime(2026, 11, 23, tzinfo=UTC)
+DB_1, DB_2, WITNESS = "us3-kea-db-01", "us3-kea-db-02", "us3-kea-witness"
+PATRONI = {
+    "leader": DB_1,
+    "problems": [],
+    "members": [{"name": DB_1, "role": "leader", "state": "running", "timeline": 1, "lag": 0, "pending_restart": []}],
+}
+ETCD: dict[str, Any] = {"leader": WITNESS, "declared": 3, "problems": [], "members": []}
+KEA = {"schema": "29.0", "reservations": 2500}
+CERTIFICATES = {"client": "2027-12-01T00:00:00Z"}
+
+
+@pytest.fixture
+def site() -> Site:
+    return read_stack(STACK_FILE.read_text(), stack="us3", source="test")
+
+
+@pytest.fixture
+def documents() -> dict[str, dict[str, Any]]:
+    made = {
+        host: {"host": host, "etcd": ETCD, "patroni": PATRONI, "kea": KEA, "certificates": CERTIFICATES}
+        for host in (DB_1, DB_2)
+    }
+    made[WITNESS] = {"host": WITNESS, "etcd": ETCD, "patroni": PATRONI, "kea": None, "certificates": CERTIFICATES}
+    return {host: copy.deepcopy(document) for host, document in made.items()}  # not one object thrice
+
+
+def made(site: Site, documents: dict[str, Any], *silent: str) -> Report:
+    answers = [
+        Answer(host=h, error="does not answer") if h in silent else Answer(host=h, document=d)
+        for h, d in documents.items()
+    ]
+    return report("us3", site, answers, now=NOW)
+
+
+def test_healthy(site: Site, documents: dict[str, Any]) -> None:
+    found = made(site, documents)
+    assert found.problems == []
+    assert found.exit_code == Exit.OK
+    assert found.kea == {**KEA, "expected_schema": "29.0", "seen_on": DB_1}
+    assert found.certificates[DB_1] == {"client": 373}
+    assert "target_session_attrs=read-write" in found.conninfo
+    assert found.as_dict()["healthy"] is True
+
+
+def test_silent_host_is_shown_and_makes_health_unknown(site: Site, documents: dict[str, Any]) -> None:
+    found = made(site, documents, DB_2)
+    assert found.exit_code == Exit.UNREACHABLE
+    assert found.problems == [f"{DB_2}: does not answer"]
+    assert found.as_dict()["unreachable"] == {DB_2: "does not answer"}
+
+
+def test_everybody_silent_is_a_report_too(site: Site, documents: dict[str, Any]) -> None:
+    assert made(site, documents, DB_1, DB_2, WITNESS).exit_code == Exit.UNREACHABLE
+
+
+def test_better_informed_host_is_believed_and_its_problems_are_shown(site: Site, documents: dict[str, Any]) -> None:
+    documents[DB_2]["patroni"] = {"leader": None, "problems": ["there is no leader"], "members": []}
+    documents[DB_1]["patroni"]["problems"] = ["there is no synchronous standby"]
+    documents[WITNESS]["patroni"]["problems"] = ["there is no synchronous standby"]
+    found = made(site, documents)
+    assert found.problems == ["patroni: there is no synchronous standby"]
+    assert found.exit_code == Exit.FAILED
+
+
+def test_hosts_that_name_different_leaders_are_a_problem(site: Site, documents: dict[str, Any]) -> None:
+    documents[DB_2]["patroni"]["leader"] = DB_2
+    assert made(site, documents).problems == [f"patroni: hosts name different leaders: {DB_1}, {DB_2}"]
+
+
+@pytest.mark.parametrize(
+    ("where", "said", "problem"),
+    [
+        ((WITNESS, "etcd"), {"error": "no plan"}, f"{WITNESS}: etcd: no plan"),
+        ((DB_2, "etcd"), None, f"{DB_2}: etcd is not set up"),
+        ((DB_2, "patroni"), None, f"{DB_2}: patroni is not set up"),
+        ((DB_2, "kea"), {"error": "no table"}, f"{DB_2}: kea database: no table"),
+        ((DB_2, "kea"), None, f"{DB_2}: kea database is not set up"),
+        ((DB_1, "kea"), {**KEA, "schema": "22.2"}, "kea database: schema 22.2, Kea 3.0 needs 29.0"),
+        ((DB_1, "certificates"), {"error": "no openssl"}, f"{DB_1}: certificates: no openssl"),
+        ((DB_1, "certificates"), {"etcd": {"error": "broken"}}, f"{DB_1}: certificate etcd: broken"),
+        (
+            (DB_1, "certificates"),
+            {"etcd": "2026-12-01T00:00:00Z"},
+            f"{DB_1}: certificate etcd ends in 8 days: raise tls.epoch",
+        ),
+    ],
+)
+def test_each_part_that_is_wrong_is_a_reason(
+    site: Site, documents: dict[str, Any], where: tuple[str, str], said: Any, problem: str
+) -> None:
+    host, part = where
+    documents[host][part] = said
+    found = made(site, documents)
+    assert problem in found.problems
+    assert found.exit_code == Exit.FAILED
