@@ -62,7 +62,7 @@ class Rest:
         connection = self._connection(member)
         try:
             connection.connect()
-            shown = connection.sock.getpeercert(binary_form=True)
+            shown: bytes | None = connection.sock.getpeercert(binary_form=True)
             # Patroni logs a traceback for a client that leaves without having asked anything.
             connection.request("GET", "/liveness")
             connection.getresponse().read()
@@ -70,7 +70,7 @@ class Rest:
             raise self._unreachable(member, e) from e
         finally:
             connection.close()
-        return bytes(shown)
+        return shown or b""
 
     def first(self, what: str) -> tuple[Member, dict[str, Any]]:
         """Return the answer (``cluster`` or ``config``) of the first node that gives one; RestError otherwise."""
