@@ -68,8 +68,10 @@ async def _run(host: Host, identity: asyncssh.SSHKey) -> asyncssh.SSHCompletedPr
             config=None,
             agent_path=None,
         )
-    async with connection, asyncio.timeout(ANSWER_SECONDS):
-        return await connection.run(COMMAND, check=False)
+    try:
+        return await asyncio.wait_for(connection.run(COMMAND, check=False), ANSWER_SECONDS)
+    finally:
+        connection.close()
 
 
 def _why(host: Host, error: Exception) -> str:
@@ -89,7 +91,7 @@ def show(made: Report, console: Console) -> None:
     console.print(_postgresql(made.patroni), _etcd(made.etcd), sep="\n\n")
     console.print()
     console.print(f"Kea schema   {made.kea.get('schema', '?')}, reservations {made.kea.get('reservations', '?')}")
-    console.print("Certificates", _certificate_line(made.certificates), highlight=False)
+    console.print("Certificates", _certificate_line(made.certificates), highlight=False, soft_wrap=True)
     console.print("Connect      ", made.conninfo, sep="", highlight=False, soft_wrap=True)
     for problem in made.problems:
         console.print(Text("! " + problem, style="red"), soft_wrap=True)

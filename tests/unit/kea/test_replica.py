@@ -51,16 +51,17 @@ class FakeServer:
         self.changes: list[str] = []
         self.now = 0.0
 
-    def run(self, argv: Sequence[str], *, input: str = "", **_options: Any) -> Completed:  # noqa: A002, ARG002 -- as in System
-        if "pg_is_in_recovery" in input:
+    def run(self, argv: Sequence[str], *, input: str | None = None, **_options: Any) -> Completed:  # noqa: A002, ARG002 -- as in System
+        asked = input or ""
+        if "pg_is_in_recovery" in asked:
             found = self.states.pop(0) if len(self.states) > 1 else self.states[0]
             if found is None:
                 msg = "psql ended with exit code 2: the database system is starting up"
                 raise CommandFailed(msg, 2)
             return Completed(0, json.dumps(found), "")
-        if "pg_namespace" in input:
+        if "pg_namespace" in asked:
             return Completed(0, json.dumps({"owner": "kea_owner", "grants": None}), "")
-        self.changes.append(input)
+        self.changes.append(asked)
         return Completed(0, "", "")
 
     def sleep(self, seconds: float) -> None:

@@ -34,7 +34,7 @@ def site() -> Site:
 
 @pytest.fixture
 def documents() -> dict[str, dict[str, Any]]:
-    made = {
+    made: dict[str, dict[str, Any]] = {
         host: {"host": host, "etcd": ETCD, "patroni": PATRONI, "kea": KEA, "certificates": CERTIFICATES}
         for host in (DB_1, DB_2)
     }
