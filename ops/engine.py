@@ -7,6 +7,7 @@ where is decided by the program alone; here it is only driven and its events are
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import runpy
@@ -29,6 +30,7 @@ from ops.pulumi_cli import Engine
 from ops.stacks import REPOSITORY, Stack
 
 LOCKED = re.compile(r"created by \S*@(?P<host>\S+) \(pid (?P<pid>\d+)\)")
+PENDING = re.compile(r"resources with (\d+) pending operations")
 OPERATIONS = ("up", "preview", "destroy")
 
 
@@ -145,11 +147,28 @@ def operate(
         run = Run(hosts=hosts, warnings=[f"took over the lock that process {lock} left behind when it was killed"])
         engine.call("cancel", "--yes")
         error = _attempt(handle, operation, run, display, options)
+    _settle_pending(engine, run, done=operation == "up" and not error)
     if error and not run.failures:
         run.failures.append(Failure(place=None, message=_engine_error(error)))
     return Result(
         stack=stack.name, operation=operation, run=run, seconds=time.monotonic() - began, failed=bool(error)
     )
+
+
+def _settle_pending(engine: Engine, run: Run, *, done: bool) -> None:
+    """Put the engine's advice about interrupted operations into our words, and forget them once all went well.
+
+    The engine cannot know whether an interrupted creation happened, and would warn for ever. Our steps can be
+    repeated, and the run that just ended has repeated them.
+    """
+    for index, warning in enumerate(run.warnings):
+        if found := PENDING.search(warning):
+            run.warnings[index] = f"{found[1]} steps were interrupted in an earlier run; each is safe to repeat"
+            if done:
+                state = json.loads(engine.call("stack", "export"))
+                state["deployment"].pop("pending_operations", None)
+                engine.call("stack", "import", stdin=json.dumps(state))
+            return
 
 
 def _attempt(handle: auto.Stack, operation: str, run: Run, display: Display, options: Options) -> str:
@@ -232,8 +251,7 @@ def _alive(pid: int) -> bool:
 
 def _engine_error(error: str) -> str:
     """Return the useful line of an error that came without a diagnostic event."""
-    lines = [line.strip() for line in plain(error).splitlines() if line.strip().startswith("error:")]
-    if lines:
-        return readable("\n".join(line.removeprefix("error:").strip() for line in lines))
-    _, _, stderr = plain(error).partition("stderr:")
-    return readable(stderr or error)
+    text = plain(error).rpartition("stderr:")[2]
+    lines = [line.strip() for line in text.splitlines()]
+    errors = [line.removeprefix("error:").strip() for line in lines if line.startswith("error:")]
+    return readable("\n".join(errors) or text)
