@@ -42,7 +42,7 @@ down: venv ## take the lab away; nothing is left
 
 unit: venv ## static checks, unit and program tests: no root, no network, no CLI
 	$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest -q tests/unit tests/program
+	$(BIN)/python -m pytest -q -n 2 tests/unit tests/program
 
 plugin: setup ## conformance of the command plugin (KEADB_COMMAND_PLUGIN names another one)
 	$(BIN)/python -m pytest -q tests/plugin

@@ -48,4 +48,3 @@ def base_bundle(site: Site, host: Host) -> Bundle:
             ),
         ),
     )
-

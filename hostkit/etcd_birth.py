@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socketserver
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -241,6 +242,11 @@ class _Server(ThreadingHTTPServer):
         self._listener = listener
         self._tls = tls
         super().__init__(address, _Handler)
+
+    def server_bind(self) -> None:
+        """Bind without looking up the host's name: name servers may not answer here."""
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
     def says(self) -> dict[str, Any]:
         """Return the answer."""

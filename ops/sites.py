@@ -37,7 +37,8 @@ def require_secrets(stack: Stack) -> None:
     """Raise CommandError that names the secrets which were not made yet, and how to make them."""
     if missing := missing_secrets(_parsed(stack)):
         msg = (
-            f"stack {stack.name} has no value for {', '.join(missing)}: run 'keadb secrets init --stack {stack.name}'"
+            f"stack {stack.name} has no value for {', '.join(f'keadb:secret_{name}' for name in missing)}: "
+            f"run 'keadb secrets init --stack {stack.name}'"
         )
         raise CommandError(msg)
 

@@ -8,6 +8,7 @@ import os
 import subprocess
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,7 +20,6 @@ from lab.model import LabSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -93,6 +93,15 @@ class TestProcesses:
         assert process.load(tmp_path / "lab.json") == {}
 
 
+def _wait_until_named(pid: int) -> None:
+    """Wait until the kernel shows the command line of a process that was just started."""
+    for _ in range(500):
+        if Path(f"/proc/{pid}/cmdline").read_bytes():
+            return
+        time.sleep(0.01)
+    pytest.fail(f"process {pid} never got its command line")
+
+
 @pytest.mark.usefixtures("no_kernel")
 class TestCleaning:
     """After a lab whose processes were killed, or whose record is old."""
@@ -137,12 +146,15 @@ class TestCleaning:
         (tmp_path / "elsewhere" / "t1").mkdir(parents=True)
         argv = ["sh", "-c", "sleep 300; :", "supervisor", "--state", str(tmp_path / "elsewhere")]
         with subprocess.Popen(argv, start_new_session=True) as child:
+            _wait_until_named(child.pid)
             monkeypatch.setattr(cgroup, "members", lambda _group: [child.pid])
             monkeypatch.setattr(cgroup, "kill", lambda _group: pytest.fail("killed another lab"))
-            for verb in (lifecycle.up, lifecycle.down):
-                with pytest.raises(LabError, match=f"its state in {tmp_path}/elsewhere; set KEADB_LAB_STATE"):
-                    verb(spec, lambda _line: None)
-            os.killpg(child.pid, 9)
+            try:
+                for verb in (lifecycle.up, lifecycle.down):
+                    with pytest.raises(LabError, match=f"its state in {tmp_path}/elsewhere; set KEADB_LAB_STATE"):
+                        verb(spec, lambda _line: None)
+            finally:
+                os.killpg(child.pid, 9)
 
     def test_one_at_a_time(self, spec: LabSpec) -> None:
         """A `down` waits for the `up` that has the lab, says so, and then does its work."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import socketserver
 import ssl
 import threading
 import time
@@ -339,6 +340,11 @@ class _TlsServer(ThreadingHTTPServer):
         self._tls = tls
         super().__init__((ADDRESSES[host.name], port), _FakeHandler)
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
+
+    def server_bind(self) -> None:
+        """Bind without looking up the host's name: name servers may not answer here."""
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         """Shake hands in the connection's own thread."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import socketserver
 import ssl
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -114,6 +115,11 @@ class _Server:
                 """Say nothing."""
 
         class Server(ThreadingHTTPServer):
+            def server_bind(self) -> None:
+                """Bind without looking up the host's name: name servers may not answer here."""
+                socketserver.TCPServer.server_bind(self)
+                self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+
             def handle_error(self, request: Any, client_address: Any) -> None:
                 """Say nothing of clients that were turned away."""
 
