@@ -3,7 +3,7 @@
 Serial and validity come from the site file's dates and the public key, the signature uses a deterministic nonce: a
 run without change makes no new certificate. Keys are ECDSA P-256 (no Ed25519: channel binding of SCRAM needs a
 digest). The subject and the names come from the site, never from the request. Nothing here stores a key, revokes, or
-looks at the clock (see `keadb.site.certificate_dates`).
+looks at the clock (see `keadb.site_dates`).
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from keadb.site_model import (
     Site,
     Tls,
 )
-from keadb.site_rules import broken_rules, certificate_dates, expired_acceptances
+from keadb.site_rules import broken_rules
 
 __all__ = [
     "Acceptance",
@@ -43,8 +43,6 @@ __all__ = [
     "Site",
     "SiteError",
     "Tls",
-    "certificate_dates",
-    "expired_acceptances",
     "load_site",
 ]
 
@@ -53,7 +51,7 @@ def load_site(data: object, *, source: str) -> Site:
     """Return the site of ``data`` (what YAML or JSON gave). ``source`` names the file in the message.
 
     Raises SiteError with all problems; nothing else, whatever ``data`` holds. Does not look at the calendar: see
-    `expired_acceptances` and `certificate_dates`.
+    ``keadb.site_dates``.
     """
     if not isinstance(data, Mapping):
         problem = Problem(path="", given=show(data), allowed="a mapping of keys", message="is not a site")

@@ -15,12 +15,11 @@ from keadb.platforms import platform
 from keadb.postgresql_parameters import reserved_because
 from keadb.problems import Problem, show
 from keadb.site_draft import Draft
-from keadb.site_model import Host, Site
+from keadb.site_model import Host
 from keadb.versions import FLOORS, below_floor
 
 CA_DAYS = 3650
 LEAF_DAYS = 400
-RENEW_DAYS = 60
 """Days before their end at which certificates must have been renewed."""
 
 LONGEST_COMMON_NAME = 64
@@ -285,32 +284,3 @@ def _tls(draft: Draft) -> Iterator[Problem]:
 _RULES: tuple[Callable[[Draft], Iterator[Problem]], ...] = (
     _names, _addresses, _host_keys, _topology, _failure_domains, _patroni, _etcd, _versions, _postgresql, _tls,
 )  # fmt: skip
-
-
-def expired_acceptances(site: Site, today: date) -> tuple[Problem, ...]:
-    """Return the acceptances whose last day has passed on ``today``. The caller decides what today is."""
-    return tuple(
-        _problem(f"accept.{name}.until", show(str(entry.until)), f"{today} or later", "has expired")
-        for name, entry in site.accept.items()
-        if entry.until < today
-    )
-
-
-def certificate_dates(site: Site, today: date) -> tuple[Problem, ...]:
-    """Return what is wrong with the certificates' dates on ``today``: not valid yet, or renewal overdue."""
-    problems = [
-        _problem(f"tls.{key}", show(str(day)), f"{today} or earlier", "makes certificates that are not valid yet")
-        for key, day in (("ca_epoch", site.tls.ca_epoch), ("epoch", site.tls.epoch))
-        if day > today
-    ]
-    end = site.tls.epoch.toordinal() + LEAF_DAYS
-    if today.toordinal() > end - RENEW_DAYS:
-        problems.append(
-            _problem(
-                "tls.epoch",
-                show(str(site.tls.epoch)),
-                f"{date.fromordinal(today.toordinal() - LEAF_DAYS + RENEW_DAYS)} or later",
-                f"makes certificates that end on {date.fromordinal(end)}: less than {RENEW_DAYS} days are left",
-            )
-        )
-    return tuple(problems)

@@ -17,6 +17,8 @@ import click
 from ops.exits import CommandError, Exit
 
 if TYPE_CHECKING:
+    from datetime import date
+
     from rich.console import Console
 
     from ops.engine import Result
@@ -66,6 +68,12 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(Exit.FAILED)
     sys.exit(code if isinstance(code, int) else Exit.OK)
+
+
+def _today() -> date:
+    from datetime import UTC, datetime
+
+    return datetime.now(UTC).date()
 
 
 def _fail(message: str, code: Exit) -> None:
@@ -124,6 +132,9 @@ def _operate(operation: str, name: str, *, diff: bool, expect_no_changes: bool, 
         msg = f"{operation} changes hosts and there is no terminal to ask on: give --yes"
         raise CommandError(msg, Exit.USAGE)
     site = sites.load(stack)
+    if operation != "destroy":
+        for warning in sites.require_usable(stack, site, today=_today(), touches_hosts=operation == "up"):
+            click.echo(f"warning: {warning}", err=True)
     sites.require_secrets(stack)
     enter_namespace(stack)
     hosts = tuple(site.hosts)
@@ -241,17 +252,22 @@ def secrets_public(*, name: str) -> None:
 
 @cli.command()
 @click.option("--stack", "-s", "name", help="Only this stack; all of the repository otherwise.")
-def validate(*, name: str | None) -> int:
+@json_option
+def validate(*, name: str | None, as_json: bool) -> int:
     """Check stack files: no engine, no network, no secret."""
-    from datetime import UTC, datetime
-
     from ops import sites
     from ops.stacks import known_stacks, resolve
 
     stacks = [resolve(name)] if name else [s for s in known_stacks().values() if not s.is_lab]
-    today = datetime.now(UTC).date()
-    found = {stack.name: sites.problems(stack, today=today) for stack in stacks}
+    found = {stack.name: sites.problems(stack, today=_today()) for stack in stacks}
     bad = {name: problems for name, problems in found.items() if problems}
+    if as_json:
+        import json
+
+        keys = ("key", "problem", "given", "allowed")
+        answer = {name: [dict(zip(keys, p, strict=True)) for p in problems] for name, problems in found.items()}
+        click.echo(json.dumps(answer, indent=2))
+        return Exit.FAILED if bad else Exit.OK
     if bad:
         from rich.table import Table
 

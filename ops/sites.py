@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import date
 from typing import Any
 
-from keadb.site import Site, SiteError, certificate_dates, expired_acceptances
+from keadb import site_dates
+from keadb.site import Site, SiteError
 from keadb.stackfile import missing_secrets, parse, site_of
 from ops.exits import CommandError
 from ops.stacks import Stack
@@ -29,8 +30,19 @@ def problems(stack: Stack, *, today: date) -> list[tuple[str, str, str, str]]:
     except SiteError as error:
         found = error.problems
     else:
-        found = [*expired_acceptances(site, today), *certificate_dates(site, today)]
+        found = [*site_dates.not_usable(site, today), *site_dates.renewal_due(site, today)]
     return [(p.path or "(the whole)", p.message, p.given, p.allowed) for p in found]
+
+
+def require_usable(stack: Stack, site: Site, *, today: date, touches_hosts: bool) -> list[str]:
+    """Raise CommandError for what must keep the engine from starting; return warnings.
+
+    ``touches_hosts`` also refuses values of the repository's examples: a preview of them is fine.
+    """
+    found = [*site_dates.not_usable(site, today), *(site_dates.example_values(site) if touches_hosts else ())]
+    if found:
+        raise CommandError(str(SiteError(found, source=stack.site_file.name)))
+    return [str(problem) for problem in site_dates.renewal_due(site, today)]
 
 
 def require_secrets(stack: Stack) -> None:

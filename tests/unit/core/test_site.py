@@ -15,7 +15,8 @@ import yaml
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from keadb.site import Acceptance, Site, SiteError, certificate_dates, expired_acceptances, load_site
+from keadb.site import Acceptance, Site, SiteError, load_site
+from keadb.site_dates import example_values, expired_acceptances, not_usable, not_yet_valid, renewal_due
 from tests.unit.core.samples import ROOT, STACKS, drop, ha, host_key, put, single, site
 
 LATE = {"reason": "the third hypervisor is late", "until": "2027-03-31"}
@@ -189,13 +190,23 @@ def test_acceptances_expire() -> None:
 def test_certificate_dates() -> None:
     """Certificates that are not valid yet, or end within 60 days, are said before anybody applies them."""
     made = site()
-    assert certificate_dates(made, dt.date(2026, 11, 1)) == ()
-    assert [p.path for p in certificate_dates(made, dt.date(2026, 10, 31))] == ["tls.ca_epoch", "tls.epoch"]
-    assert certificate_dates(made, dt.date(2027, 10, 7)) == ()
-    [late] = certificate_dates(made, dt.date(2027, 10, 8))
+    assert not_yet_valid(made, dt.date(2026, 11, 1)) == ()
+    assert [p.path for p in not_yet_valid(made, dt.date(2026, 10, 31))] == ["tls.ca_epoch", "tls.epoch"]
+    assert not_usable(made, dt.date(2026, 10, 31)) == not_yet_valid(made, dt.date(2026, 10, 31))
+    assert renewal_due(made, dt.date(2027, 10, 7)) == ()
+    [late] = renewal_due(made, dt.date(2027, 10, 8))
     assert late.message == "makes certificates that end on 2027-12-06: less than 60 days are left"
     renewed = load_site(put(ha(), "tls/epoch", "2026-11-02"), source="x")
-    assert certificate_dates(renewed, dt.date(2027, 10, 8)) == (), "what the message allows must be enough"
+    assert renewal_due(renewed, dt.date(2027, 10, 8)) == (), "what the message allows must be enough"
+
+
+def test_an_examples_checksum_is_found() -> None:
+    """The repository's stack files carry one that no archive has; a real one passes."""
+    us3 = yaml.safe_load((ROOT / "Pulumi.us3.yaml").read_text())["config"]["keadb:site"]
+    [problem] = example_values(load_site(us3, source="x"))
+    assert problem.path == "etcd.archive.sha256"
+    us3["etcd"]["archive"]["sha256"] = "0123456789abcdef" * 4
+    assert example_values(load_site(us3, source="x")) == ()
 
 
 ODD: list[Any] = [

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -40,9 +43,32 @@ def lab(tmp_path: Path) -> tuple[Path, str]:
 
 
 def test_every_stack_file_of_the_repository_is_valid() -> None:
-    done = keadb("validate")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "without a problem: dv, us1, us2, us3, us4" in done.stdout
+    """But for certificates that come of age: the examples' dates stand still, the calendar does not."""
+    done = keadb("validate", "--json")
+    found = json.loads(done.stdout)
+    assert sorted(found) == ["dv", "us1", "us2", "us3", "us4"]
+    assert [p for problems in found.values() for p in problems if "days are left" not in p["problem"]] == []
+    assert done.stderr == ""
+
+
+def test_validate_says_which_files_it_looked_at(lab: tuple[Path, str]) -> None:
+    file, labs = lab
+    file.write_text(re.sub(r'epoch: "[0-9-]+"', f'epoch: "{datetime.now(UTC).date()}"', file.read_text()))
+    done = keadb("validate", "--stack", "made", KEADB_LAB_STATE=labs)
+    assert (done.returncode, done.stdout) == (0, "1 stack file without a problem: made\n")
+
+
+@pytest.mark.parametrize("command", [["up", "--yes"], ["preview"]])
+def test_certificates_of_the_future_stop_the_engine_before_it_starts(
+    lab: tuple[Path, str], command: list[str]
+) -> None:
+    """Every host would get certificates that every other one refuses."""
+    file, labs = lab
+    later = datetime.now(UTC).date() + timedelta(days=2)
+    file.write_text(re.sub(r' epoch: "[0-9-]+"', f' epoch: "{later}"', file.read_text()))
+    done = keadb(*command, "--stack", "made", KEADB_LAB_STATE=labs)
+    assert done.returncode == Exit.FAILED
+    assert "tls.epoch: makes certificates that are not valid yet" in done.stderr
 
 
 def test_all_problems_of_a_file_are_shown_together(lab: tuple[Path, str]) -> None:

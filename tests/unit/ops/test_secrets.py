@@ -110,7 +110,7 @@ def test_wrong_passphrase_is_one_clear_error(stack: Stack) -> None:
 
 
 def test_missing_secrets_are_named_without_the_cli(stack: Stack) -> None:
-    with pytest.raises(CommandError, match=r"keadb:secret_deploy_key, keadb:secret_ca_key.*secrets init --stack made"):
+    with pytest.raises(CommandError, match=r"secret_deploy_key, keadb:secret_ca_key.*init --stack made"):
         secrets.secret_values(stack)
 
 
