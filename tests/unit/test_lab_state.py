@@ -209,6 +209,7 @@ class TestImageOfDisks:
         assert lifecycle._same_image(spec, tmp_path / "image-2") == tmp_path / "image-2"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: a host's root file system belongs to root")
 class TestSeeds:
     """What makes a root file system one certain host."""
 

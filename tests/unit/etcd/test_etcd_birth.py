@@ -102,7 +102,7 @@ class TestAllBlank:
 @pytest.mark.usefixtures("cluster")
 class TestRefused:
     def test_an_unreachable_peer_is_named_and_nothing_is_started(self, hosts: dict[str, HostRoot]) -> None:
-        limit(hosts, 0.5)
+        limit(hosts, 2)
         outcome = form(hosts[DB1], hosts[DB2])
         for name in (DB1, DB2):
             message = refused(outcome, name)
@@ -116,12 +116,12 @@ class TestRefused:
         self, hosts: dict[str, HostRoot], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(etcd_birth, "_ASK_SECONDS", 0.2)
-        limit(hosts, 0.5)
+        limit(hosts, 2)
         with socket.create_server((ADDRESSES[WITNESS], hosts[DB1].plan["peer_port"])):
             assert f"{WITNESS} (127.0.30.12:" in refused(form(hosts[DB1], hosts[DB2]), DB1)
 
     def test_a_peer_of_another_plan_is_named(self, hosts: dict[str, HostRoot]) -> None:
-        limit(hosts, 0.5)
+        limit(hosts, 2)
         others = [*hosts[WITNESS].plan["members"][:2], {"name": WITNESS, "address": "127.0.30.12"}]
         others[0] = {"name": DB1, "address": "127.0.30.99"}
         hosts[WITNESS].set_plan(members=others)
@@ -132,7 +132,7 @@ class TestRefused:
     def test_a_peer_under_the_wrong_address_is_named(
         self, hosts: dict[str, HostRoot], tmp_path: Path, authority: Authority
     ) -> None:
-        limit(hosts, 0.5)
+        limit(hosts, 2)
         impostor = make_hosts(tmp_path / "other", authority)[WITNESS]
         impostor.set_plan(**{k: hosts[WITNESS].plan[k] for k in ("peer_port", "client_port", "birth_seconds")})
         plan = etcd_plan.required(impostor.ctx)
@@ -155,7 +155,7 @@ class TestRefused:
     def test_a_peer_of_another_authority_counts_as_unreachable(
         self, hosts: dict[str, HostRoot], tmp_path: Path
     ) -> None:
-        limit(hosts, 0.5)
+        limit(hosts, 2)
         foreign = make_hosts(tmp_path / "foreign", Authority("another CA"))[WITNESS]
         foreign.set_plan(**hosts[WITNESS].plan)
         outcome = form(hosts[DB1], hosts[DB2], foreign)
@@ -170,7 +170,7 @@ class TestRefused:
     def test_a_peer_with_data_that_says_so_is_named(
         self, hosts: dict[str, HostRoot], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        limit(hosts, 0.5)
+        limit(hosts, 2)
         witness = etcd_plan.required(hosts[WITNESS].ctx)
         with etcd_birth._Listener(hosts[WITNESS].ctx, witness) as listener:
             said = {**listener.says(), "blank": False}
@@ -292,7 +292,7 @@ class TestCut:
     def test_a_slow_host_does_not_join_while_a_peer_is_unreachable(
         self, hosts: dict[str, HostRoot], cluster: FakeCluster
     ) -> None:
-        limit(hosts, 0.5)
+        limit(hosts, 2)
         cluster.start(DB1)
         message = refused(form(hosts[DB2]), DB2)
         assert WITNESS in message

@@ -23,6 +23,11 @@ class Cut(BaseException):
     """The power goes: nothing may catch it."""
 
 
+needs_root = pytest.mark.skipif(
+    os.geteuid() != 0, reason="needs root: what the applier itself writes belongs to root"
+)
+
+
 @dataclass
 class FakeUnit:
     """A unit: what its files said when it was started or reloaded last, and whether it can start."""

@@ -15,7 +15,7 @@ import pytest
 from hostkit import __main__ as command
 from hostkit import install
 from keadb.bundle import Bundle, File, Step
-from tests.unit.hostkit.fakes import HOST
+from tests.unit.hostkit.fakes import HOST, needs_root
 
 ROOT = Path(__file__).parents[3]
 VALUE = "very-secret-value"
@@ -42,6 +42,7 @@ def simple(**parts: Any) -> str:
     return Bundle(name="simple", host=HOST, files=files, **parts).to_json()
 
 
+@needs_root
 def test_from_secrets_to_check(tmp_path: Path) -> None:
     """The way of a host: secrets, apply, apply again, drift."""
     sent = run(tmp_path, "secrets", {"secrets": {"pw": VALUE}})
@@ -63,6 +64,7 @@ def test_from_secrets_to_check(tmp_path: Path) -> None:
     assert json.loads(run(tmp_path, "version").stdout)["applied"] == ["simple"]
 
 
+@needs_root
 def test_two_applies_at_once_go_one_after_the_other(tmp_path: Path) -> None:
     """A folder that only one may have; both end well."""
     run(tmp_path, "secrets", {"secrets": {"pw": VALUE}})
@@ -83,6 +85,7 @@ def test_two_applies_at_once_go_one_after_the_other(tmp_path: Path) -> None:
     assert [(p.communicate()[1], p.returncode) for p in both] == [("", 0), ("", 0)]
 
 
+@needs_root
 def test_a_secret_that_is_no_longer_sent_leaves_the_host(tmp_path: Path) -> None:
     """A host holds just what it needs."""
     run(tmp_path, "secrets", {"secrets": {"pw": VALUE, "old": "x-old-secret"}})
@@ -90,6 +93,7 @@ def test_a_secret_that_is_no_longer_sent_leaves_the_host(tmp_path: Path) -> None
     assert "x-old-secret" not in (tmp_path / "var/lib/keadb/secrets.json").read_text()
 
 
+@needs_root
 def test_a_failing_step_shows_no_secret_and_no_traceback(tmp_path: Path) -> None:
     """The step printed the password itself."""
     run(tmp_path, "secrets", {"secrets": {"pw": VALUE}})
@@ -102,6 +106,7 @@ def test_a_failing_step_shows_no_secret_and_no_traceback(tmp_path: Path) -> None
     assert "Traceback" not in done.stderr
 
 
+@needs_root
 @pytest.mark.parametrize(
     ("verb", "stdin", "message"),
     [
@@ -138,6 +143,7 @@ def test_bad_options_are_named(tmp_path: Path) -> None:
     assert "allowed is a whole number of seconds" in run(tmp_path, "version", "", "--lock-wait", "soon").stderr
 
 
+@needs_root
 def test_a_wrong_host_is_exit_code_3(tmp_path: Path) -> None:
     """Refused is told apart from failed."""
     (tmp_path / "etc/keadb").mkdir(parents=True)

@@ -14,6 +14,7 @@ from hostkit import lock
 from hostkit.context import Context
 from hostkit.errors import CommandFailed, CommandTimeout, HostError, Locked
 from hostkit.system import OUTPUT_CAP, RealSystem
+from tests.unit.hostkit.fakes import needs_root
 
 SYSTEM = RealSystem()
 ROOT = Path(__file__).parents[3]
@@ -120,6 +121,7 @@ def holder(root: Path, seconds: float) -> subprocess.Popen[str]:
     return process
 
 
+@needs_root
 def test_a_second_run_waits_for_the_first(tmp_path: Path) -> None:
     """And then goes on."""
     with holder(tmp_path, 0.7) as process:
@@ -129,6 +131,7 @@ def test_a_second_run_waits_for_the_first(tmp_path: Path) -> None:
         assert process.wait() == 0
 
 
+@needs_root
 def test_a_second_run_gives_up_and_names_the_holder(tmp_path: Path) -> None:
     """Exit code 75: try again later."""
     with holder(tmp_path, 60) as process:
@@ -139,6 +142,7 @@ def test_a_second_run_gives_up_and_names_the_holder(tmp_path: Path) -> None:
         process.kill()
 
 
+@needs_root
 def test_a_killed_run_leaves_no_lock(tmp_path: Path) -> None:
     """Whatever it was doing."""
     with holder(tmp_path, 60) as process:

@@ -17,7 +17,7 @@ import pytest
 from hostkit import bundle, steps, transient
 from hostkit.errors import BadInput, HostError, Locked, Refused
 from hostkit.system import Completed
-from tests.unit.hostkit.fakes import Machine
+from tests.unit.hostkit.fakes import Machine, needs_root
 
 ROOT = Path(__file__).parents[3]
 
@@ -146,6 +146,7 @@ def wait_for(path: Path) -> None:
     pytest.fail(f"{path} never came")
 
 
+@needs_root
 def test_the_front_prints_what_the_unit_did(tmp_path: Path) -> None:
     """Through files, in real processes."""
     with front(tmp_path) as process:
@@ -153,6 +154,7 @@ def test_the_front_prints_what_the_unit_did(tmp_path: Path) -> None:
     assert list((tmp_path / "root" / transient.FOLDER[1:]).iterdir()) == []
 
 
+@needs_root
 def test_progress_comes_while_the_work_goes_on(tmp_path: Path) -> None:
     """Line by line, not at the end."""
     with front(tmp_path) as process:
@@ -171,6 +173,7 @@ def test_a_steps_stderr_is_its_progress(machine: Machine) -> None:
     assert said == ["waiting", "waiting: one", "waiting: two"]
 
 
+@needs_root
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP, signal.SIGTERM])
 def test_the_unit_goes_on_when_the_front_dies(tmp_path: Path, number: int) -> None:
     """A cut connection."""
