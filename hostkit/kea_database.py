@@ -109,6 +109,8 @@ def _login_environment(ctx: Context, plan: dict[str, Any], which: str) -> dict[s
         "PGSSLROOTCERT": plan["ca"],
         "PGCONNECT_TIMEOUT": "5",
         "PGAPPNAME": "keadb",
+        # No certificate, password file or setting of root's own home takes part.
+        "HOME": "/nonexistent",
         "PGUSER": login["name"],
         "PGPASSWORD": store.secret(ctx, login["secret"], wanted_by="kea-database"),
     }
