@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lab.api import Lab
-from tests.lab.harness import NAME, CommandLines, Site, Writer
+from tests.lab.harness import MEASURED, NAME, CommandLines, Site, Writer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,6 +38,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason=reason))
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what was measured: seconds on this machine, with whatever else it had to do."""
+    if MEASURED:
+        terminalreporter.section("measured")
+        for line in MEASURED:
+            terminalreporter.line(line)
+
+
 @pytest.fixture(scope="session")
 def site() -> Iterator[Site]:
     """A whole site, brought up once."""
@@ -51,6 +59,7 @@ def site() -> Iterator[Site]:
         started = time.monotonic()
         done = made.keadb("up", "--stack", NAME, "--yes")
         made.first_up_seconds = time.monotonic() - started
+        MEASURED.append(f"first up of a whole site: {made.first_up_seconds:.0f} s")
         made.first_up_output = done.stdout + done.stderr
         made.command_lines = sampler.stop()
         made.keadb("lab", "load", "--name", NAME)

@@ -38,6 +38,10 @@ def wait_for(what: str, get: Callable[[], Any], seconds: float = 90) -> Any:
         time.sleep(0.5)
 
 
+MEASURED: list[str] = []
+"""What was measured on the way, shown at the end of the run; no test depends on it."""
+
+
 @dataclass
 class Site:
     """A running site: its lab, and keadb's own command to drive it."""

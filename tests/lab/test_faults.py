@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.lab.harness import Site, Writer, wait_for
+from tests.lab.harness import MEASURED, Site, Writer, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +35,7 @@ def _written(site: Site, host: str) -> set[int]:
 
 
 def _report(what: str, writer: Writer, acknowledged: dict[int, float]) -> None:
-    print(f"\n{what}: longest write gap {writer.longest_gap():.1f} s, {len(acknowledged)} ids acknowledged, 0 lost")
+    MEASURED.append(f"{what}: longest write gap {writer.longest_gap():.1f} s, {len(acknowledged)} ids, 0 lost")
 
 
 def test_leaders_postgresql_is_killed(settled: Site, writer: Writer) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.lab.harness import ROOT, Site, wait_for
+from tests.lab.harness import MEASURED, ROOT, Site, wait_for
 
 pytestmark = pytest.mark.lab
 
@@ -39,7 +39,6 @@ def test_the_site_is_healthy(settled: Site) -> None:
     """One leader, one streaming sync standby, three etcd members, Kea's schema; the exit code says so."""
     done = settled.keadb("status", "--stack", settled.name, "--json")
     assert done.returncode == 0
-    print(f"\nfirst up: {settled.first_up_seconds:.0f} s")
     members = json.loads(
         settled.lab.exec(
             f"{settled.name}-kea-witness",
@@ -100,7 +99,7 @@ def test_a_second_up_and_a_preview_change_nothing(settled: Site) -> None:
     for command in (["up", "--yes", "--expect-no-changes"], ["preview", "--expect-no-changes"]):
         started = time.monotonic()
         settled.keadb(*command, "--stack", settled.name)
-        print(f"\n{command[0]} without a change: {time.monotonic() - started:.1f} s")
+        MEASURED.append(f"{command[0]} without a change: {time.monotonic() - started:.1f} s")
     assert _snapshot(settled) == before
 
 
@@ -159,8 +158,10 @@ def test_one_parameter_is_one_line_everywhere(settled: Site, tmp_path: Path) -> 
         (where,) = [line for line in rendered.splitlines() if line.startswith("+++")]
         assert f"/{settled.name}-kea-witness/files/etc/keadb/cluster/patroni.json" in where
         preview = settled.keadb("preview", "--stack", settled.name, "--diff").stdout
-        assert "log_min_duration_statement" in preview
-        assert "250ms" in preview
+        lines = [" ".join(line.split()) for line in preview.splitlines() if " => " in line]
+        assert lines[0] == '~ log_min_duration_statement : "1s" => "250ms"'
+        # The other one is the digest by which the step that brings it into force knows of it.
+        assert [line.split(":")[0] for line in lines[1:]] == [f"~ {settled.name}-kea-witness/patroni-settings"]
         settled.keadb("up", "--stack", settled.name, "--yes")
         for host in settled.database_hosts:
             wait_for(
