@@ -75,6 +75,7 @@ def _apply(ctx: Context, bundle: bundles.Bundle) -> Summary:
     todo = Pending.load(ctx, bundle.name)
     _plan(todo, bundle.units, changes(ctx, wanted))
     todo.save(ctx)
+    units.record_due(ctx, bundle.units, set(changes(ctx, wanted)))
     first = [item for item in wanted if item.path.startswith(_SYSUSERS + _TMPFILES)]
     summary.files.update(place(ctx, first))
     _define(ctx, todo)
@@ -102,7 +103,7 @@ def _plan(todo: Pending, watching: Mapping[str, bundles.Unit], changing: Mapping
     todo.tmpfiles.update(p for p in changing if p.startswith(_TMPFILES))
     todo.daemon_reload = todo.daemon_reload or any(p.startswith(_UNITS) for p in changing)
     for name, unit in watching.items():
-        # The applier never restarts a staged unit; one that runs was refused before.
+        # The applier never restarts a staged unit (one that runs was refused before) or one of a cluster (recorded).
         if unit.start == bundles.NOW and not changing.keys().isdisjoint(unit.restart_on):
             todo.restart.add(name)
         if not changing.keys().isdisjoint(unit.reload_on):
@@ -159,6 +160,7 @@ def _recertify(
     todo = Pending.load(ctx, bundle.name)
     _plan(todo, bundle.units, changing)
     todo.save(ctx)
+    units.record_due(ctx, bundle.units, set(changing))
     done = place(ctx, wanted)
     concerned = {n: u for n, u in bundle.units.items() if n in todo.restart | todo.reload}
     happened = units.converge(ctx, concerned, todo) if concerned else {}

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 NOW = "now"
 STAGED = "staged"
+CLUSTER = "cluster"
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}\Z")
 _UNIT = re.compile(r"[A-Za-z0-9@:_.\\-]+\.(service|socket|timer|target|mount|path|slice)\Z")
@@ -23,7 +24,13 @@ _ACCOUNT = re.compile(r"[a-z_][a-z0-9_-]{0,31}\Z")
 _MODE = re.compile(r"[0-7]{3,4}\Z")
 _SECRET = re.compile(r"[a-z][a-z0-9_]*\Z")
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+(=[A-Za-z0-9.+:~-]+)?\Z")
-_OWN = ("/var/lib/keadb/applied/", "/var/lib/keadb/pending/", "/var/lib/keadb/tls/", "/run/keadb/")
+_OWN = (
+    "/var/lib/keadb/applied/",
+    "/var/lib/keadb/pending/",
+    "/var/lib/keadb/due/",
+    "/var/lib/keadb/tls/",
+    "/run/keadb/",
+)
 _OWN_FILES = ("/var/lib/keadb/secrets.json", "/usr/lib/keadb/keadb-apply")
 
 
@@ -48,7 +55,7 @@ class Packages:
 
 @dataclass(frozen=True)
 class Unit:
-    """A unit, who starts it (``now`` or ``staged``), and which placed paths restart or reload it."""
+    """A unit, who starts it (``now``, ``staged`` or ``cluster``), and which placed paths restart or reload it."""
 
     start: str
     restart_on: tuple[str, ...]
@@ -261,7 +268,8 @@ def _unit(p: _Problems, name: str, given: object, placed: set[str]) -> Unit:
     where = f"units.{name}"
     p.text(name, where, _UNIT, "a unit name with its ending, such as etcd.service")
     u = p.table(given, where, frozenset(["start", "restart_on", "reload_on"]))
-    start = p.text(u.get("start", NOW), f"{where}.start", re.compile("(now|staged)\\Z"), '"now" or "staged"')
+    allowed = '"now", "staged" or "cluster"'
+    start = p.text(u.get("start", NOW), f"{where}.start", re.compile("(now|staged|cluster)\\Z"), allowed)
     watched = []
     for key in ("restart_on", "reload_on"):
         paths = p.texts(u.get(key, []), f"{where}.{key}", re.compile("/"), "a path")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hostkit import bundle as bundles
+from hostkit import due
 from hostkit.errors import CommandFailed, HostError, Refused, during
 from hostkit.store import redact
 from hostkit.system import last_lines
@@ -117,11 +118,24 @@ def refuse_if_running(ctx: Context, units: Mapping[str, bundles.Unit], changing:
         raise Refused(msg)
 
 
+def record_due(ctx: Context, units: Mapping[str, bundles.Unit], changing: set[str]) -> None:
+    """Record, before anything is written, which ``cluster`` units run and will have to be restarted for it."""
+    at_stake = {
+        name: changing.intersection(unit.restart_on)
+        for name, unit in units.items()
+        if unit.start == bundles.CLUSTER and changing.intersection(unit.restart_on)
+    }
+    for name, state in states(ctx, at_stake).items():
+        # One that does not run reads the new files when it starts. A crash loop may start between now and then.
+        if state.active not in {"inactive", "failed"}:
+            due.add(ctx, name, at_stake[name])
+
+
 def converge(ctx: Context, units: Mapping[str, bundles.Unit], todo: Pending) -> dict[str, str]:
     """Bring units into force and strike off ``todo`` what was done; return what happened to which unit.
 
-    ``now`` units end enabled and active, restarted or reloaded if ``todo`` says so. ``staged`` ones are
-    enabled, reloaded when they run, and never started or restarted.
+    ``now`` units end enabled and active, restarted or reloaded if ``todo`` says so. ``staged`` and
+    ``cluster`` ones are enabled, reloaded when they run, and never started or restarted.
     """
     if todo.daemon_reload:
         systemctl(ctx, "daemon-reload")
@@ -169,7 +183,7 @@ def _enable(ctx: Context, units: Mapping[str, bundles.Unit]) -> dict[str, str]:
 
 
 def _action(unit: bundles.Unit, state: State, *, restart: bool, reload: bool) -> str | None:
-    if unit.start == bundles.STAGED:
+    if unit.start != bundles.NOW:
         return "reload" if reload and state.active in _ACTIVE else None
     if not state.running:
         # In a crash loop a plain start would do nothing now. One that is still on its way (an earlier run was cut

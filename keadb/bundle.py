@@ -34,6 +34,12 @@ class Start(StrEnum):
     When the unit runs already and a file of ``restart_on`` would change, the applier refuses before it writes
     anything.
     """
+    CLUSTER = "cluster"
+    """A cluster-level step, which also restarts it: enabled here, never started or restarted by this bundle.
+
+    When the unit runs already and a file of ``restart_on`` changes, the applier records the restart as due
+    (``hostkit.due``), writes the file and leaves the unit alone; the step restarts it when its turn has come.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)

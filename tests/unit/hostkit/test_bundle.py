@@ -60,7 +60,7 @@ BAD: list[tuple[str, Any, str]] = [
     ("tls/one/ca", "/t/2.key", r"/t/2.key is placed twice"),
     ("tls/one/owner", "", r'tls.one.owner: given "", allowed: a user name'),
     ("units/x", {"start": "now", "restart_on": [], "reload_on": []}, r"units.x: given .*a unit name with its ending"),
-    ("units/db.service/start", "later", r'start: given "later", allowed: "now" or "staged"'),
+    ("units/db.service/start", "later", r'start: given "later", allowed: "now", "staged" or "cluster"'),
     ("units/db.service/restart_on", ["/etc/other"], r"restart_on: /etc/other is not placed by this bundle"),
     ("steps/0/run", [], r"steps\[0\].run: given \[\], allowed: a list of strings"),
     ("steps/0/run", "rm -rf", r"steps\[0\].run: given .*allowed: a list of strings"),
