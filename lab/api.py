@@ -99,13 +99,32 @@ class Lab:
     def power_on(self, host: str, *, wait: float = 60) -> bool:
         """Start the host and wait (seconds; 0: don't) for its SSH; False when it ran already.
 
-        A host that is cut from the network is started but not waited for.
+        A host that is cut from the network or frozen is not waited for.
         """
         started = bool(control.ask(self.spec, "start", host=host)["started"])
-        plugged = control.ask(self.spec, "status")[self.spec.host(host).name]["cable"] == "plugged"
-        if wait > 0 and plugged:
-            control.ask(self.spec, "wait-ssh", host=host, seconds=wait)
+        self._wait(host, wait)
         return started
+
+    def freeze(self, host: str) -> bool:
+        """Stop every process of the host where it stands; False when it was frozen already, LabError when off.
+
+        Its connections stay open and silent, as with a machine whose hypervisor or storage hangs.
+        """
+        return bool(control.ask(self.spec, "freeze", host=host)["changed"])
+
+    def thaw(self, host: str) -> bool:
+        """Let a frozen host go on, unaware of the time that passed; False when it wasn't frozen."""
+        return bool(control.ask(self.spec, "thaw", host=host)["changed"])
+
+    def rebuild(
+        self, host: str, *, same_key: bool = False, wait: float = 60, say: Callable[[str], None] = silent
+    ) -> None:
+        """Install the host anew, on an empty disk, and wait (seconds; 0: don't) for its SSH.
+
+        See ``lab.lifecycle.rebuild`` for ``same_key`` and what is written to the site file.
+        """
+        lifecycle.rebuild(self.spec, self.spec.host(host), say, same_key=same_key)
+        self._wait(host, wait)
 
     def cut(self, host: str) -> None:
         """Pull the host's network cable."""
@@ -114,6 +133,11 @@ class Lab:
     def heal(self, host: str) -> None:
         """Plug the host's network cable in again."""
         control.ask(self.spec, "heal", host=host)
+
+    def _wait(self, host: str, seconds: float) -> None:
+        state = control.ask(self.spec, "status")[self.spec.host(host).name]
+        if seconds > 0 and (state["state"], state["cable"]) == ("running", "plugged"):
+            control.ask(self.spec, "wait-ssh", host=host, seconds=seconds)
 
 
 def _run(argv: list[str], stdin: str | None, timeout: float) -> subprocess.CompletedProcess[str]:

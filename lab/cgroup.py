@@ -68,6 +68,32 @@ def kill(group: str, *, seconds: float = 10) -> None:
         time.sleep(0.02)
 
 
+def freeze(group: str, *, frozen: bool, seconds: float = 10) -> None:
+    """Stop everything in the group and below where it stands, or let it go on; wait until it is so.
+
+    Nothing is told and nothing can refuse: to the others a frozen host's connections are open and silent. Frozen
+    processes can still be killed. Raises LabError (and lets all go on) when one doesn't stop within the time.
+    """
+    folder = root() / group
+    switch = folder / "cgroup.freeze"
+    switch.write_text("1" if frozen else "0", encoding="ascii")
+    deadline = time.monotonic() + seconds
+    while is_frozen(group) != frozen:
+        if time.monotonic() > deadline:
+            switch.write_text("0", encoding="ascii")
+            message = f"control group {folder} was not {'frozen' if frozen else 'thawed'} within {seconds:.0f} s"
+            raise LabError(message)
+        time.sleep(0.01)
+
+
+def is_frozen(group: str) -> bool:
+    """Say whether everything in the group stands still; a group that isn't there is not frozen."""
+    try:
+        return "frozen 1" in (root() / group / "cgroup.events").read_text(encoding="ascii")
+    except FileNotFoundError:
+        return False
+
+
 def remove(group: str) -> None:
     """Remove the group and every one below it; all must be empty of processes."""
     folder = root() / group

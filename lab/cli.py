@@ -135,6 +135,32 @@ def power_on(it: Lab, host: str) -> None:
 @lab.command()
 @click.argument("host")
 @_with_lab
+def freeze(it: Lab, host: str) -> None:
+    """Stop every process of HOST where it stands; its connections stay open and silent."""
+    _say(f"{host}: frozen" if it.freeze(host) else f"{host} was frozen already")
+
+
+@lab.command()
+@click.argument("host")
+@_with_lab
+def thaw(it: Lab, host: str) -> None:
+    """Let a frozen HOST go on."""
+    _say(f"{host}: goes on" if it.thaw(host) else f"{host} was not frozen")
+
+
+@lab.command()
+@click.argument("host")
+@click.option("--same-key", is_flag=True, help="Keep its SSH host key and the site file: a loss nobody told about.")
+@_with_lab
+def rebuild(it: Lab, host: str, *, same_key: bool) -> None:
+    """Install HOST anew: an empty disk and a new SSH host key, which the lab's site file is told."""
+    it.rebuild(host, same_key=same_key, say=_say)
+    _say(f"{host}: installed anew; bring it back with: keadb up --stack {it.spec.name}")
+
+
+@lab.command()
+@click.argument("host")
+@_with_lab
 def cut(it: Lab, host: str) -> None:
     """Pull HOST's network cable; its processes go on."""
     it.cut(host)

@@ -69,9 +69,20 @@ def seed(spec: LabSpec, host: LabHost, root: Path) -> bool:
     return True
 
 
-def command(host: LabHost, root: Path) -> list[str]:
-    """Return how the container is started, in the caller's namespaces and control group."""
+_ALONE = """\
+own=$0
+for folder in "${own%/*}"/*; do
+    [ "$folder" = "$own" ] || for mount in root disk; do umount -R "$folder/$mount" 2>/dev/null; done
+done
+exec "$@"
+"""
+"""Lets go of the other hosts' mounts: systemd-nspawn only hides them, and a disk of theirs could never be let go."""
+
+
+def command(spec: LabSpec, host: LabHost, root: Path) -> list[str]:
+    """Return how the container is started, from the supervisor's namespaces, in the caller's control group."""
     return [
+        *("unshare", "--mount", "--propagation", "private", "/bin/sh", "-c", _ALONE, str(spec.mounts(host))),
         *("systemd-nspawn", "--quiet", "--boot", "--directory", str(root)),
         *("--machine", host.machine, "--hostname", host.name),
         *("--keep-unit", "--register=no", f"--network-bridge={BRIDGE}"),

@@ -14,7 +14,7 @@ from lab.container import public
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from lab.model import LabSpec
+    from lab.model import LabHost, LabSpec
 
 
 def ensure(spec: LabSpec) -> None:
@@ -26,6 +26,12 @@ def ensure(spec: LabSpec) -> None:
     passphrase = spec.folder / "passphrase"
     if not passphrase.exists():
         _write(passphrase, secrets.token_urlsafe(32) + "\n", 0o600)
+
+
+def renew(spec: LabSpec, host: LabHost) -> None:
+    """Make a new host key in place of the old one, as an installation does."""
+    spec.host_key(host).unlink(missing_ok=True)
+    _key(spec.host_key(host), host.name)
 
 
 def public_line(key: Path) -> str:

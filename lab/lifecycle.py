@@ -65,7 +65,9 @@ def up(
         def bring(host: LabHost) -> bool:
             fresh = bool(control.ask(spec, "start", host=host.name)["started"])
             states = control.ask(spec, "status")
-            if states[host.name]["cable"] == "plugged":
+            if states[host.name]["state"] == "frozen":
+                say(f"{host.name}: frozen; not waiting for it (keadb lab thaw {host.name})")
+            elif states[host.name]["cable"] == "plugged":
                 control.ask(spec, "wait-ssh", host=host.name, seconds=_SSH_DEADLINE)
             else:
                 say(f"{host.name}: cut from the network; not waiting for it (keadb lab heal {host.name})")
@@ -101,6 +103,23 @@ def down(spec: LabSpec, say: Callable[[str], None], *, keep_disks: bool = False)
             spec.root.rmdir()
     say(f"lab {spec.name} is down" + ("; its disks are kept" if keep_disks else ""))
     return True
+
+
+def rebuild(spec: LabSpec, host: LabHost, say: Callable[[str], None], *, same_key: bool = False) -> None:
+    """Install a host anew: its power is taken, its disk is empty, and it is started again as it once came.
+
+    As with a real machine its SSH host key is another one afterwards, and the site file is told: the new key,
+    and the host's generation raised. ``same_key`` keeps the key and leaves the site file alone, which is what a
+    disk that was lost without anybody saying so looks like. Doesn't wait for its SSH. Raises LabError.
+    """
+    require_root()
+    with _locked(spec, say):
+        control.ask(spec, "wipe", host=host.name)
+        if not same_key:
+            keys.renew(spec, host)
+            generation = sitefile.rebuilt(spec, host)
+            say(f"{host.name}: new SSH host key and generation {generation} written to {spec.site_file}")
+        control.ask(spec, "start", host=host.name)
 
 
 def require_root() -> None:

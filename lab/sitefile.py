@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from lab import keys
+from lab.errors import LabError
 from lab.model import DEPLOY_USER, DOMAIN, GATEWAY, KEA_SERVER, SUBNET, VIP
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from lab.model import LabSpec
+    from lab.model import LabHost, LabSpec
 
 SITE_KEY = "keadb:site"
 MEMORY_MB = 1024
@@ -77,10 +78,30 @@ def ensure(spec: LabSpec, *, disk_mb: int) -> bool:
         today = dt.datetime.now(tz=dt.UTC).date()
         data = site(spec, host_keys, disk_gb=max(1, disk_mb // 1024), today=today)
         document = {"config": {SITE_KEY: data}}
+    _write(spec, document)
+    return True
+
+
+def rebuilt(spec: LabSpec, host: LabHost) -> int:
+    """Write down that a host was installed anew: its new host key, and its generation raised; return that.
+
+    LabError when the site file doesn't have the host.
+    """
+    document = yaml.safe_load(spec.site_file.read_text(encoding="utf-8"))
+    hosts = document["config"][SITE_KEY]["hosts"]
+    if host.name not in hosts:
+        message = f"{spec.site_file} has no host {host.name}: nothing to raise the generation of"
+        raise LabError(message)
+    generation = int(hosts[host.name].get("generation", 1)) + 1
+    hosts[host.name] |= {"ssh_host_key": keys.public_line(spec.host_key(host)), "generation": generation}
+    _write(spec, document)
+    return generation
+
+
+def _write(spec: LabSpec, document: Any) -> None:
     temporary = spec.site_file.with_suffix(".new")
     temporary.write_text(_text(document), encoding="utf-8")
     temporary.replace(spec.site_file)
-    return True
 
 
 class _Dumper(yaml.SafeDumper):

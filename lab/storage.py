@@ -31,6 +31,20 @@ def create(path: Path, megabytes: int) -> None:
     temporary.rename(path)
 
 
+def renew(path: Path) -> None:
+    """Replace the disk by an empty one of the same size; what was on it is gone. It must not be mounted."""
+    megabytes = path.stat().st_size // (1024 * 1024)
+    path.unlink()
+    create(path, megabytes)
+
+
+def unmount(spec: LabSpec, host: LabHost) -> None:
+    """Undo ``mount``, in the same mount namespace; the loop device goes with it. The host must be off."""
+    base = spec.mounts(host)
+    run("umount", "--recursive", str(base / "root"))
+    run("umount", str(base / "disk"))
+
+
 def mount(spec: LabSpec, host: LabHost, image: Path) -> Path:
     """Mount the host's disk and root file system in this mount namespace; return the root's folder.
 

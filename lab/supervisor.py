@@ -2,8 +2,9 @@
 
 It runs in the lab's network namespace, in a mount namespace of its own and in the lab's control group. When it and
 its containers are gone, mounts and loop devices are gone. It takes one JSON request a connection on a socket in
-the lab's folder: ``start``, ``power-off``, ``cut``, ``heal``, ``wait-ssh``, ``status``. Standard library only, so
-that it starts at once. A host that reboots comes back; one that stopped stays off.
+the lab's folder: ``start``, ``power-off``, ``wipe``, ``freeze``, ``thaw``, ``cut``, ``heal``, ``wait-ssh``,
+``status``. Standard library only, so that it starts at once. A host that reboots comes back; one that stopped
+stays off.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ class Supervisor:
             # Reopened for each start: the console of the last one is what a failed boot leaves behind.
             with (self.spec.logs / f"{host.name}.console").open("wb") as console:
                 child = subprocess.Popen(  # noqa: S603 -- argument list from lab.container
-                    cgroup.inside(group, container.command(host, self.roots[host.name])),
+                    cgroup.inside(group, container.command(self.spec, host, self.roots[host.name])),
                     stdin=subprocess.DEVNULL,
                     stdout=console,
                     stderr=subprocess.STDOUT,
@@ -99,6 +100,8 @@ class Supervisor:
                 return {"stopped": False}
             child = self.containers.pop(host.name)
             process.kill(self.inits.pop(host.name))
+            # What was inside of a frozen host dies as it stands; systemd-nspawn must move to notice it.
+            cgroup.freeze(self.group(host), frozen=False)
             try:
                 child.wait(timeout=5)
             except subprocess.TimeoutExpired:
@@ -108,6 +111,29 @@ class Supervisor:
             cgroup.remove(self.group(host))
             self.record()
             return {"stopped": True}
+
+    def wipe(self, host: LabHost) -> dict[str, Any]:
+        """Take the host's power and give it an empty disk of the same size; it stays off."""
+        self.power_off(host)
+        with self.host_locks[host.name]:
+            if self.running(host):
+                message = f"{host.name} was started while it was to be wiped; try again"
+                raise LabError(message)
+            if self.roots.pop(host.name, None) is not None:
+                storage.unmount(self.spec, host)
+            storage.renew(self.spec.disk(host))
+            return {"wiped": True}
+
+    def freeze(self, host: LabHost, *, frozen: bool) -> dict[str, Any]:
+        """Stop every process of the host where it stands, or let them go on; False when it was so already."""
+        with self.host_locks[host.name]:
+            if not self.running(host):
+                message = f"{host.name} is powered off; keadb lab power-on {host.name}"
+                raise LabError(message)
+            if cgroup.is_frozen(self.group(host)) == frozen:
+                return {"changed": False}
+            cgroup.freeze(self.group(host), frozen=frozen)
+            return {"changed": True}
 
     def cable(self, host: LabHost, *, plugged: bool) -> dict[str, Any]:
         """Cut the host from the network, or heal it; a host that is off comes back the same way."""
@@ -138,7 +164,7 @@ class Supervisor:
         """Return each host's state."""
         return {
             host.name: {
-                "state": "running" if self.running(host) else "off",
+                "state": self._state(host),
                 "init": self.inits[host.name].pid if self.running(host) and host.name in self.inits else None,
                 "cable": "cut" if host.name in self.unplugged else "plugged",
             }
@@ -154,6 +180,9 @@ class Supervisor:
         verbs: dict[str, Callable[[], dict[str, Any]]] = {
             "start": lambda: self.start(host),
             "power-off": lambda: self.power_off(host),
+            "wipe": lambda: self.wipe(host),
+            "freeze": lambda: self.freeze(host, frozen=True),
+            "thaw": lambda: self.freeze(host, frozen=False),
             "cut": lambda: self.cable(host, plugged=False),
             "heal": lambda: self.cable(host, plugged=True),
             "wait-ssh": lambda: self.wait_ssh(host, float(request["seconds"])),
@@ -183,6 +212,11 @@ class Supervisor:
             with contextlib.suppress(OSError):
                 stream.write(json.dumps(reply) + "\n")
                 stream.flush()
+
+    def _state(self, host: LabHost) -> str:
+        if not self.running(host):
+            return "off"
+        return "frozen" if cgroup.is_frozen(self.group(host)) else "running"
 
     def _restart_after_reboot(self, host: LabHost, child: subprocess.Popen[bytes]) -> None:
         # Someone may have powered the host off, and on again, in between: then it isn't ours to start.

@@ -1,4 +1,4 @@
-"""The lab itself, without a site on it: hosts, levers, and that nothing is left behind. Quick: seconds each."""
+"""The lab itself, without a site on it: hosts, and that nothing is left behind. Quick: seconds each."""
 
 from __future__ import annotations
 
@@ -9,101 +9,18 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
-from lab import cgroup, process
+from lab import process
 from lab.api import Lab
-from lab.errors import LabError
+from tests.lab import lab_hosts
 from tests.lab.harness import wait_for
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from tests.lab.lab_hosts import DISK_MB, ROOT, answers, command, leftovers, processes
 
 pytestmark = pytest.mark.lab
 
-ROOT = Path(__file__).parents[2]
-DISK_MB = 256
-BANNER = "import socket,sys; print(socket.create_connection((sys.argv[1], 22), 2).recv(8).decode())"
-
-
-@pytest.fixture(scope="module")
-def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A state root of this run's own: deeper than a socket's name may be long."""
-    root = tmp_path_factory.mktemp("s" * 100)
-    before = os.environ.get("KEADB_LAB_STATE")
-    os.environ["KEADB_LAB_STATE"] = str(root)
-    yield root
-    if before is None:
-        del os.environ["KEADB_LAB_STATE"]
-    else:
-        os.environ["KEADB_LAB_STATE"] = before
-
-
-@pytest.fixture(scope="module")
-def shared(state: Path) -> Iterator[Lab]:
-    """A lab that several tests use; each leaves its hosts running and plugged in."""
-    assert state
-    lab = Lab("t1")
-    lab.down()
-    lab.up(disk_mb=DISK_MB, with_secrets=False)
-    yield lab
-    lab.down()
-
-
-@pytest.fixture
-def own(state: Path) -> Iterator[Lab]:
-    """A lab that a test may break."""
-    assert state
-    lab = Lab("t2")
-    lab.down()
-    lab.up(disk_mb=DISK_MB, with_secrets=False)
-    yield lab
-    lab.down()
-
-
-def answers(lab: Lab, host: str) -> bool:
-    """Say whether the host's SSH answers from inside the lab's network."""
-    done = lab.ns([sys.executable, "-c", BANNER, str(lab.address(host))])
-    return done.stdout.startswith("SSH-2.0-")
-
-
-def command(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    """Run the lab's command line."""
-    argv = [sys.executable, "-m", "lab", *arguments]
-    return subprocess.run(argv, cwd=ROOT, input=stdin, capture_output=True, text=True, check=False, timeout=60)
-
-
-def processes(lab: Lab) -> list[int]:
-    """Return every process in the lab's control group."""
-    found = []
-    for path, _folders, _files in os.walk(cgroup.root() / lab.spec.cgroup):
-        found += [int(pid) for pid in (Path(path) / "cgroup.procs").read_text().split()]
-    return found
-
-
-def leftovers(lab: Lab) -> list[str]:
-    """Return everything of the lab that is still on this machine."""
-    spec, found = lab.spec, []
-    if (cgroup.root() / spec.cgroup).exists():
-        found.append(f"control group {spec.cgroup}")
-    if spec.netns_path.exists():
-        found.append(f"namespace {spec.netns}")
-    if spec.folder.exists():
-        found.append(f"folder {spec.folder}")
-    devices = Path("/sys/block").glob("loop*/loop/backing_file")
-    found += [f"loop device {device}" for device in devices if str(spec.folder) in device.read_text()]
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            mounts, argv = (folder / "mountinfo").read_text(), (folder / "cmdline").read_text()
-        except OSError:
-            continue
-        if str(spec.folder) in mounts:
-            found.append(f"mounts seen by process {folder.name}")
-        if f"lab.supervisor\0--name\0{spec.name}\0" in argv:
-            found.append(f"supervisor {folder.name}")
-    return found
+state, shared, own = lab_hosts.state, lab_hosts.shared, lab_hosts.own
 
 
 class TestHosts:
@@ -194,73 +111,6 @@ class TestCommandLine:
         assert "cut" in done.stdout
 
 
-class TestLevers:
-    """Faults, and their end."""
-
-    def test_power_off_and_on(self, shared: Lab) -> None:
-        """All processes go at once, the others stay, the disk stays, and the host comes back the same."""
-        identity = ["cat", "/etc/machine-id", "/etc/ssh/ssh_host_ed25519_key.pub", "/etc/note"]
-        shared.exec("db-01", ["sh", "-c", "echo kept >/etc/note; (sleep 600 >/dev/null 2>&1 &) ; sync"])
-        before = shared.exec("db-01", identity).stdout
-        init = (shared.status() or {})["t1-kea-db-01"]["init"]
-        assert shared.power_off("db-01")
-        assert process.identify(init) is None
-        assert not cgroup.members(f"{shared.spec.cgroup}/db-01")
-        assert not answers(shared, "db-01")
-        assert answers(shared, "db-02")
-        with pytest.raises(LabError, match="t1-kea-db-01 is powered off"):
-            shared.exec("db-01", ["true"])
-        assert not shared.power_off("db-01")
-        assert shared.power_on("db-01")
-        assert not shared.power_on("db-01")
-        assert shared.exec("db-01", identity).stdout == before
-        assert shared.exec("db-01", ["pgrep", "sleep"]).stdout == ""
-
-    def test_a_reboot_comes_back(self, shared: Lab) -> None:
-        """As a machine does; a shutdown stays off until it is powered on."""
-        identity = ["cat", "/proc/sys/kernel/random/boot_id", "/etc/machine-id"]
-        before = shared.exec("witness", identity).stdout.split()
-        init = (shared.status() or {})["t1-kea-witness"]["init"]
-        shared.exec("witness", ["systemctl", "reboot"])
-        wait_for(
-            "the host's next start", lambda: (shared.status() or {})["t1-kea-witness"]["init"] not in {None, init}
-        )
-        wait_for("its SSH", lambda: answers(shared, "witness"))
-        after = shared.exec("witness", identity).stdout.split()
-        assert after[0] != before[0]
-        assert after[1] == before[1]
-        shared.exec("witness", ["systemctl", "poweroff"])
-        wait_for("the host to be off", lambda: (shared.status() or {})["t1-kea-witness"]["state"] == "off")
-        assert shared.power_on("witness")
-        assert answers(shared, "witness")
-
-    def test_cut_and_heal(self, shared: Lab) -> None:
-        """Only the cable: processes go on, and the others still see each other."""
-        init = (shared.status() or {})["t1-kea-db-02"]["init"]
-        shared.cut("db-02")
-        assert not answers(shared, "db-02")
-        assert answers(shared, "db-01")
-        assert shared.exec("db-02", ["true"]).returncode == 0
-        shared.heal("db-02")
-        wait_for("the host's address to be back", lambda: answers(shared, "db-02"))
-        assert (shared.status() or {})["t1-kea-db-02"]["init"] == init
-
-    def test_a_cut_host_comes_back_cut(self, shared: Lab) -> None:
-        """Its cable is not its power."""
-        shared.cut("db-02")
-        shared.power_off("db-02")
-        shared.power_on("db-02")
-        assert not answers(shared, "db-02")
-        shared.heal("db-02")
-        shared.power_on("db-02")
-        assert answers(shared, "db-02")
-
-    def test_an_unknown_host_is_refused(self, shared: Lab) -> None:
-        """With the known ones."""
-        with pytest.raises(LabError, match="has no host 'db-03'"):
-            shared.power_off("db-03")
-
-
 class TestNothingIsLeft:
     """Whatever happened before."""
 
@@ -293,6 +143,15 @@ class TestNothingIsLeft:
         """The same, without anybody to ask."""
         for pid in processes(own):
             os.kill(pid, signal.SIGKILL)
+        own.down()
+        assert leftovers(own) == []
+
+    def test_down_with_a_frozen_host_leaves_nothing(self, own: Lab) -> None:
+        """Whoever stands still can still be ended; and `up` before that doesn't wait for it in vain."""
+        own.freeze("db-01")
+        said: list[str] = []
+        own.up(disk_mb=DISK_MB, with_secrets=False, say=said.append)
+        assert said[0] == "t2-kea-db-01: frozen; not waiting for it (keadb lab thaw t2-kea-db-01)"
         own.down()
         assert leftovers(own) == []
 

@@ -288,6 +288,9 @@ class TestCommands:
             ["power-on", "db-01"],
             ["cut", "db-01"],
             ["heal", "db-01"],
+            ["freeze", "db-01"],
+            ["thaw", "db-01"],
+            ["rebuild", "db-01"],
             ["exec", "db-01", "true"],
         ],
     )
