@@ -7,30 +7,23 @@ where is decided by the program alone; here it is only driven and its events are
 
 from __future__ import annotations
 
-import json
-import os
-import re
 import runpy
-import socket
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 from pulumi import automation as auto
 from semver import VersionInfo  # the SDK's own dependency, part of its interface
 
 from ops.events import Failure, Run, plain, readable
 from ops.exits import Exit
+from ops.leftovers import settle_pending, stale_lock
 from ops.progress import Display
 from ops.pulumi_cli import Engine
 from ops.stacks import REPOSITORY, Stack
 
-LOCKED = re.compile(r"created by \S*@(?P<host>\S+) \(pid (?P<pid>\d+)\)")
-PENDING = re.compile(r"resources with (\d+) pending operations")
 OPERATIONS = ("up", "preview", "destroy")
 
 
@@ -147,28 +140,12 @@ def operate(
         run = Run(hosts=hosts, warnings=[f"took over the lock that process {lock} left behind when it was killed"])
         engine.call("cancel", "--yes")
         error = _attempt(handle, operation, run, display, options)
-    _settle_pending(engine, run, done=operation == "up" and not error)
+    settle_pending(engine, run, done=operation == "up" and not error)
     if error and not run.failures:
         run.failures.append(Failure(place=None, message=_engine_error(error)))
     return Result(
         stack=stack.name, operation=operation, run=run, seconds=time.monotonic() - began, failed=bool(error)
     )
-
-
-def _settle_pending(engine: Engine, run: Run, *, done: bool) -> None:
-    """Put the engine's advice about interrupted operations into our words, and forget them once all went well.
-
-    The engine cannot know whether an interrupted creation happened, and would warn for ever. Our steps can be
-    repeated, and the run that just ended has repeated them.
-    """
-    for index, warning in enumerate(run.warnings):
-        if found := PENDING.search(warning):
-            run.warnings[index] = f"{found[1]} steps were interrupted in an earlier run; each is safe to repeat"
-            if done:
-                state = json.loads(engine.call("stack", "export"))
-                state["deployment"].pop("pending_operations", None)
-                engine.call("stack", "import", stdin=json.dumps(state))
-            return
 
 
 def _attempt(handle: auto.Stack, operation: str, run: Run, display: Display, options: Options) -> str:
@@ -220,33 +197,6 @@ def _without_diagnostics(write: Callable[[str], None]) -> Callable[[str], None]:
             passing = False
 
     return line
-
-
-def stale_lock(error: str, backend_url: str) -> int | None:
-    """Return the process id of a lock whose holder died on this machine, None when it may still be held.
-
-    Only a backend in a folder names its holder in a way that can be checked, and only on the holder's machine.
-    """
-    if "currently locked" not in error or urlparse(backend_url).scheme != "file":
-        return None
-    holders = [(m["host"], int(m["pid"])) for m in LOCKED.finditer(error)]
-    if not holders or any(host != socket.gethostname() or _alive(pid) for host, pid in holders):
-        return None
-    return holders[0][1]
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    # A process id is used again; only a Pulumi process can hold the lock.
-    try:
-        return "pulumi" in Path(f"/proc/{pid}/comm").read_text(encoding="utf-8")
-    except OSError:
-        return True
 
 
 def _engine_error(error: str) -> str:
