@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,21 @@ def _write(ctx: Context, record: Record) -> None:
 def records(ctx: Context) -> list[Record]:
     """Return all records, by bundle name."""
     return [_read(ctx, path.name) for path in sorted(ctx.path(FOLDER).glob("*.json"))]
+
+
+def digests(ctx: Context) -> dict[str, str]:
+    """Return the digest of every applied bundle's data by its name; an empty one for a record that is unreadable.
+
+    The program makes the same digest of what it sent, so it is made of the data, not of the text.
+    """
+    found = {}
+    for path in sorted(ctx.path(FOLDER).glob("*.json")):
+        try:
+            raw = json.loads(path.read_text(encoding="utf-8"))["bundle"]
+            found[path.stem] = hashlib.sha256(json.dumps(raw, sort_keys=True).encode()).hexdigest()
+        except (ValueError, KeyError, TypeError):
+            found[path.stem] = ""
+    return found
 
 
 def _read(ctx: Context, name: str) -> Record:

@@ -84,12 +84,10 @@ def run_request(ctx: Context, argv: list[str]) -> int:
 
 
 def version(ctx: Context, argv: list[str]) -> int:
-    """Print the version, and what is applied here."""
+    """Print the version, and what is applied here, with the digest of each bundle as it was sent."""
     _no_arguments("version", argv)
-    names = (
-        sorted(p.stem for p in ctx.path(applied.FOLDER).glob("*.json")) if ctx.path(applied.FOLDER).is_dir() else []
-    )
-    return _answer({"version": VERSION, "format": bundles.FORMAT, "applied": names})
+    digests = applied.digests(ctx)
+    return _answer({"version": VERSION, "format": bundles.FORMAT, "applied": sorted(digests), "digests": digests})
 
 
 def _done(ctx: Context, verb: str, label: str, text: str, limit: float) -> dict[str, Any]:

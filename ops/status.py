@@ -42,9 +42,9 @@ async def ask_all(site: Site, deploy_key: str) -> list[Answer]:
 async def ask(host: Host, identity: asyncssh.SSHKey) -> Answer:
     """Return one host's answer; whatever goes wrong is its ``error``."""
     try:
-        done = await _run(host, identity)
+        done = await run_on(host, identity, COMMAND)
     except (OSError, asyncssh.Error) as error:  # a time limit is an OSError too
-        return Answer(host=host.name, error=_why(host, error))
+        return Answer(host=host.name, error=why(host, error))
     if done.exit_status != 0:
         said = str(done.stderr or "").strip().splitlines()
         reason = said[-1] if said else f"exit code {done.exit_status}"
@@ -55,7 +55,8 @@ async def ask(host: Host, identity: asyncssh.SSHKey) -> Answer:
         return Answer(host=host.name, error="gave an answer that is not JSON")
 
 
-async def _run(host: Host, identity: asyncssh.SSHKey) -> asyncssh.SSHCompletedProcess:
+async def run_on(host: Host, identity: asyncssh.SSHKey, command: str) -> asyncssh.SSHCompletedProcess:
+    """Run a command on a host as its deploy user; raises OSError (TimeoutError too) and asyncssh.Error."""
     pinned = asyncssh.import_public_key(host.ssh_host_key)
     async with asyncio.timeout(CONNECT_SECONDS):
         connection = await asyncssh.connect(
@@ -69,12 +70,13 @@ async def _run(host: Host, identity: asyncssh.SSHKey) -> asyncssh.SSHCompletedPr
             agent_path=None,
         )
     try:
-        return await asyncio.wait_for(connection.run(COMMAND, check=False), ANSWER_SECONDS)
+        return await asyncio.wait_for(connection.run(command, check=False), ANSWER_SECONDS)
     finally:
         connection.close()
 
 
-def _why(host: Host, error: Exception) -> str:
+def why(host: Host, error: Exception) -> str:
+    """Return in words why a host could not be asked."""
     if isinstance(error, TimeoutError):
         return f"{host.address} does not answer within the time limit"
     if isinstance(error, asyncssh.HostKeyNotVerifiable):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -61,7 +62,11 @@ def test_from_secrets_to_check(tmp_path: Path) -> None:
         {"bundle": "simple", "path": "/etc/x", "is": "changed"},
         {"bundle": "simple", "path": "/etc/x", "is": "mode 0644 instead of 0600"},
     ]
-    assert json.loads(run(tmp_path, "version").stdout)["applied"] == ["simple"]
+    answer = json.loads(run(tmp_path, "version").stdout)
+    digest = hashlib.sha256(json.dumps(json.loads(simple()), sort_keys=True).encode()).hexdigest()
+    assert (answer["applied"], answer["digests"]) == (["simple"], {"simple": digest})
+    (tmp_path / "var/lib/keadb/applied/simple.json").write_text("cut off {")
+    assert json.loads(run(tmp_path, "version").stdout)["digests"] == {"simple": ""}
 
 
 @needs_root
