@@ -3,7 +3,8 @@
 Per-host bundles only stage. Three cluster-level steps follow: the control host puts the declared settings into etcd
 if the cluster was never born (``patroni-settings``), each database host starts Patroni and waits until it runs
 (``patroni-form``), the control host brings the settings into force and waits for the standby (``patroni-converge``).
-No step restarts PostgreSQL: a change that needs it is refused by name. Schema, logins and backups are not made here.
+What needs a restart of PostgreSQL is brought into force by that last step, node by node. Schema, logins and backups
+are not made here.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ COPY_SECONDS = 1800
 """Limit for a standby's base backup: 50 GB at a modest 30 MB/s."""
 CONVERGE_SECONDS = 300
 """Limit for the settings to be in force everywhere and the standby to stream, with the longest loops allowed."""
+ROLLING_SECONDS = 3 * (300 + CONVERGE_SECONDS)
+"""Limit for restarts: three (a standby twice, where limits go up and down at once), and health after each."""
 
 
 def postgresql_prepare_bundle(site: Site, host: Host) -> Bundle:
@@ -182,7 +185,7 @@ def patroni_converge_bundle(site: Site, inputs: Mapping[str, str]) -> Bundle:
             Step(
                 name="settings in force",
                 run=(APPLIER, "patroni-converge"),
-                timeout=CONVERGE_SECONDS * 2 + 60,
+                timeout=CONVERGE_SECONDS * 2 + ROLLING_SECONDS + 60,
             ),
         ),
         probes=(Probe(name="cluster is healthy", run=(APPLIER, "patroni-probe"), timeout=60),),

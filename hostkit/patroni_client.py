@@ -41,8 +41,7 @@ class Rest:
 
     def node(self, member: Member) -> dict[str, Any]:
         """Return what a node says of itself; also when it says (with status 503) that it is not well."""
-        _, answer = self._fetch(member, "GET", "/patroni")
-        return answer
+        return self._fetch(member, "GET", "/patroni")[1]
 
     def cluster(self, member: Member) -> dict[str, Any]:
         """Return the cluster as a node sees it in etcd: ``members``, ``pause``."""
@@ -54,8 +53,15 @@ class Rest:
 
     def patch_config(self, member: Member, patch: dict[str, Any]) -> None:
         """Change the dynamic configuration; None takes a key away."""
-        password = store.secret(self._ctx, SECRET, wanted_by="Patroni's REST API")
-        self._wanted(member, "PATCH", "/config", body=patch, login=f"{USER}:{password}")
+        self._wanted(member, "PATCH", "/config", body=patch, login=self._login())
+
+    def act(self, member: Member, path: str, body: dict[str, Any], *, seconds: float) -> tuple[int, str]:
+        """Have a node do something that it answers when it is done; return status and its own words.
+
+        RestError when no answer comes within ``seconds``: whether it is being done must then be looked up.
+        """
+        status, _, text = self._fetch(member, "POST", path, body=body, login=self._login(), seconds=seconds)
+        return status, text.decode(errors="replace").strip()
 
     def served_certificate(self, member: Member) -> bytes:
         """Return the certificate (DER) that a node's API shows right now."""
@@ -82,8 +88,12 @@ class Rest:
                 problems.append(str(e))
         raise RestError("; ".join(problems))
 
+    def _login(self) -> str:
+        password = store.secret(self._ctx, SECRET, wanted_by="Patroni's REST API")
+        return f"{USER}:{password}"
+
     def _wanted(self, member: Member, method: str, path: str, **more: Any) -> dict[str, Any]:
-        status, answer = self._fetch(member, method, path, **more)
+        status, answer, _ = self._fetch(member, method, path, **more)
         if status != _OK:
             msg = f"Patroni on {member.name} answered {method} {path} with status {status}"
             raise RestError(msg)
@@ -97,11 +107,12 @@ class Rest:
         *,
         body: dict[str, Any] | None = None,
         login: str | None = None,
-    ) -> tuple[int, dict[str, Any]]:
+        seconds: float = REQUEST_SECONDS,
+    ) -> tuple[int, dict[str, Any], bytes]:
         headers = {} if body is None else {"Content-Type": "application/json"}
         if login is not None:
             headers["Authorization"] = "Basic " + base64.b64encode(login.encode()).decode()
-        connection = self._connection(member)
+        connection = self._connection(member, seconds)
         try:
             connection.request(method, path, None if body is None else json.dumps(body), headers)
             response = connection.getresponse()
@@ -114,10 +125,10 @@ class Rest:
             answer = json.loads(text)
         except ValueError:
             answer = None
-        return response.status, answer if isinstance(answer, dict) else {}
+        return response.status, answer if isinstance(answer, dict) else {}, text
 
-    def _connection(self, member: Member) -> http.client.HTTPSConnection:
-        return http.client.HTTPSConnection(member.address, self._port, timeout=REQUEST_SECONDS, context=self._tls)
+    def _connection(self, member: Member, seconds: float = REQUEST_SECONDS) -> http.client.HTTPSConnection:
+        return http.client.HTTPSConnection(member.address, self._port, timeout=seconds, context=self._tls)
 
     def _unreachable(self, member: Member, error: Exception) -> RestError:
         reason = str(error) or type(error).__name__

@@ -23,6 +23,17 @@ NEED_RESTART = frozenset(
     """.split()  # noqa: SIM905 - one name a line would be sixty lines
 )
 
+HOT_STANDBY_LIMITS = frozenset(
+    [
+        "max_connections",
+        "max_locks_per_transaction",
+        "max_prepared_transactions",
+        "max_wal_senders",
+        "max_worker_processes",
+    ]
+)
+"""A standby does not run with less of these than its leader does; Patroni keeps the leader's value there."""
+
 PATRONI_DEFAULTS = {
     "max_connections": "100",
     "max_locks_per_transaction": "64",
@@ -44,3 +55,13 @@ def needs_restart(name: str, live: object, wanted: object) -> bool:
     before = default if live is None else str(live)
     after = default if wanted is None else str(wanted)
     return known in NEED_RESTART and before != after
+
+
+def is_lowered_limit(name: str, reason: object) -> bool:
+    """Say whether Patroni's reason for a restart is a hot-standby limit that goes down: the leader must go first."""
+    if name not in HOT_STANDBY_LIMITS or not isinstance(reason, dict):
+        return False
+    try:
+        return int(reason["new_value"]) < int(reason["old_value"])
+    except (KeyError, TypeError, ValueError):
+        return False

@@ -53,8 +53,11 @@ def state(ctx: Context) -> dict[str, Any]:
     return look(Rest(ctx, cluster), cluster)
 
 
-def look(rest: Rest, cluster: Cluster) -> dict[str, Any]:
-    """Return the state (see ``state``) over a client that is already there; never RestError."""
+def look(rest: Rest, cluster: Cluster, *, restarts_are_due: bool = False) -> dict[str, Any]:
+    """Return the state (see ``state``) over a client that is already there; never RestError.
+
+    With ``restarts_are_due`` a node that waits for a restart of PostgreSQL is no problem.
+    """
     nodes = ask_all(rest)
     found: dict[str, Any] = {
         "cluster": cluster.scope,
@@ -84,7 +87,7 @@ def look(rest: Rest, cluster: Cluster) -> dict[str, Any]:
         str(node["database_system_identifier"]) for node in nodes.values() if node.get("database_system_identifier")
     }
     found["system_identifier"] = min(identifiers) if identifiers else None
-    found["problems"] += _differences(found, cluster, identifiers)
+    found["problems"] += _differences(found, cluster, identifiers, restarts_are_due=restarts_are_due)
     return found
 
 
@@ -102,8 +105,10 @@ def ask_all(rest: Rest) -> Mapping[str, dict[str, Any]]:
 
 
 def _member(entry: Mapping[str, Any], node: Mapping[str, Any]) -> dict[str, Any]:
-    reasons = node.get("pending_restart_reason") or entry.get("pending_restart_reason") or {}
-    waits = bool(node.get("pending_restart", entry.get("pending_restart")))
+    # What the node says itself is newer than what it last wrote into etcd, up to a loop ago.
+    source = node if "state" in node else entry
+    reasons = source.get("pending_restart_reason") or {}
+    waits = bool(source.get("pending_restart"))
     lag = 0 if entry.get("role") == "leader" else entry.get("lag")
     return {
         "name": entry["name"],
@@ -115,7 +120,9 @@ def _member(entry: Mapping[str, Any], node: Mapping[str, Any]) -> dict[str, Any]
     }
 
 
-def _differences(found: Mapping[str, Any], cluster: Cluster, identifiers: set[str]) -> list[str]:
+def _differences(
+    found: Mapping[str, Any], cluster: Cluster, identifiers: set[str], *, restarts_are_due: bool
+) -> list[str]:
     problems = []
     members = {m["name"]: m for m in found["members"]}
     if found["leader"] is None:
@@ -126,7 +133,7 @@ def _differences(found: Mapping[str, Any], cluster: Cluster, identifiers: set[st
             problems.append(f"{name} is not a member")
         elif member["state"] not in _HEALTHY.get(member["role"], ()):
             problems.append(f"{name} is {member['role']}, {member['state']}")
-        elif member["pending_restart"]:
+        elif member["pending_restart"] and not restarts_are_due:
             names = ", ".join(member["pending_restart"])
             problems.append(f"{name} waits for a restart of PostgreSQL ({names})")
     problems += [

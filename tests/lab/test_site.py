@@ -186,21 +186,3 @@ def test_one_parameter_is_one_line_everywhere(settled: Site, tmp_path: Path) -> 
             partial(_shows, settled, host, "1s"),
             60,
         )
-
-
-def test_a_restart_is_refused_by_name(settled: Site) -> None:
-    """A raised max_connections needs a restart of PostgreSQL: the cluster stays as it is, and goes on being kept."""
-    databases = settled.database_hosts
-    show = ["patronictl", "-c", "/etc/patroni/config.yml", "show-config"]
-    before, settings = _snapshot(settled), settled.lab.exec(databases[0], show).stdout
-    with settled.edited(_set("postgresql", "max_connections", 150)):
-        refused = settled.keadb("up", "--stack", settled.name, "--yes", check=False)
-    assert refused.returncode == 1
-    assert "max_connections" in refused.stdout + refused.stderr
-    assert "restart" in refused.stdout + refused.stderr
-    after = _snapshot(settled)
-    assert [host for host in databases if after[host] != before[host]] == []
-    assert settled.lab.exec(databases[0], show).stdout == settings
-    settled.keadb("up", "--stack", settled.name, "--yes")
-    settled.keadb("preview", "--stack", settled.name, "--expect-no-changes")
-    assert _snapshot(settled) == before

@@ -103,7 +103,7 @@ class _Server:
                 length = int(self.headers.get("Content-Length") or 0)
                 body = json.loads(self.rfile.read(length) or b"null")
                 status, data = answer(self.command, self.path, self.headers, body)
-                text = json.dumps(data).encode()
+                text = (data if isinstance(data, str) else json.dumps(data)).encode()
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(text)))
                 self.end_headers()
@@ -148,6 +148,13 @@ class FakePatroni:
         self.identifiers = {DB1: "7300000000000000001", DB2: "7300000000000000001"}
         self.loops = True
         self.extra: list[dict[str, Any]] = []
+        self.acts: list[tuple[str, str, dict[str, Any]]] = []
+        """Node, path and body of every POST with the right password."""
+        self.answers: dict[tuple[str, str], tuple[int, str]] = {}
+        """What a node answers to a POST without doing it."""
+        self.on_act: Callable[[str, str], None] = lambda _name, _path: None
+        self.running_values: dict[str, dict[str, int]] = {}
+        """Limits that each node's PostgreSQL was started with; set, restarts are flagged as Patroni flags them."""
         self._seen = 1000
         self._tls = tls
         self._servers: dict[str, _Server] = {}
@@ -170,16 +177,58 @@ class FakePatroni:
             self.stop(name)
 
     def _answer(self, name: str, method: str, path: str, headers: Mapping[str, str], body: Any) -> tuple[int, Any]:
-        if method == "PATCH":
+        if method in {"PATCH", "POST"}:
             wanted = "Basic " + base64.b64encode(f"patroni:{REST_PASSWORD}".encode()).decode()
             if headers.get("Authorization") != wanted:
                 return 401, {}
+            if method == "POST":
+                return self._act(name, path, body)
             self.patches.append(body)
             _merge(self.config, {k: v for k, v in body.items() if k not in self.deaf_to})
+            self._flag()
             return 200, self.config
         if path == "/config":
             return 200, self.config
         return (200, self._cluster()) if path == "/cluster" else self._node(name)
+
+    def _act(self, name: str, path: str, body: dict[str, Any]) -> tuple[int, Any]:
+        self.acts.append((name, path, body))
+        self.on_act(name, path)
+        if (name, path) in self.answers:
+            return self.answers[name, path]
+        if path == "/restart":
+            role = "primary" if name == self.leader else "replica"
+            if body.get("role", role) != role or (body.get("restart_pending") and name not in self.pending):
+                return 503, "restart conditions are not satisfied"
+            self._started(name)
+            return 200, "restarted successfully"
+        if path == "/switchover":
+            self.leader, self.sync = body["candidate"], body["leader"]
+            self.states |= {self.leader: "running", self.sync: "streaming"}
+            self._started(body["leader"])
+            return 200, f'Successfully switched over to "{body["candidate"]}"'
+        return 202, "reinitialize started"
+
+    def _started(self, name: str) -> None:
+        """A node starts with the declared limits; a standby with no less than its leader has."""
+        self.pending.pop(name, None)
+        for limit in self.running_values.get(name, ()):
+            wanted = int(self.config["postgresql"]["parameters"].get(limit, 8))
+            least = 0 if name == self.leader or self.leader is None else self.running_values[self.leader][limit]
+            self.running_values[name][limit] = max(wanted, least)
+        self._flag()
+
+    def _flag(self) -> None:
+        for name, limits in self.running_values.items():
+            wanted = {n: int(self.config["postgresql"]["parameters"].get(n, 8)) for n in limits}
+            reasons = {
+                n: {"old_value": str(now), "new_value": str(wanted[n])}
+                for n, now in limits.items()
+                if now != wanted[n]
+            }
+            self.pending.pop(name, None)
+            if reasons:
+                self.pending[name] = reasons
 
     def _role(self, name: str) -> str:
         if name == self.leader:
