@@ -1,8 +1,8 @@
 """etcd, the store in which Patroni elects: one member on each host of the role, born together.
 
 ``etcd_bundle`` only stages a member. ``etcd_form_bundle`` brings it into force with its peers on the host's own
-side (``hostkit.etcd_form``), because who is blank, healthy or leading is only known there and then. Neither
-changes the members of a running cluster nor restarts a running member: such a change is refused on the host.
+side (``hostkit.etcd_form``), because who is blank, healthy or leading is only known there and then.
+``etcd_roll_bundle`` restarts a running member whose files changed, one host after the other.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def etcd_bundle(site: Site, host: Host) -> Bundle:
         packages=Packages(install=runs_on.packages["etcd"], mask=runs_on.mask["etcd"]),
         files=files,
         tls={"etcd": _TLS},
-        units={UNIT: Unit(start=Start.STAGED, restart_on=tuple(restart_on))},
+        units={UNIT: Unit(start=Start.CLUSTER, restart_on=tuple(restart_on))},
         steps=steps,
     )
 
@@ -147,7 +147,7 @@ def etcd_form_bundle(site: Site, host: Host, staged: Mapping[str, str]) -> Bundl
         )
         files[timer] = File(content=render("etcd/keadb-etcd-lead.timer.j2", site=site))
         units[_LEAD_TIMER] = Unit(restart_on=(timer,))
-    secrets = ["etcd_root_password"] if sets_up_auth or leads else []
+    secrets = [*_root_password(site, host)]
     if sets_up_auth:
         secrets.append("etcd_patroni_password")
     return Bundle(
@@ -165,8 +165,43 @@ def etcd_form_bundle(site: Site, host: Host, staged: Mapping[str, str]) -> Bundl
         ),
         probes=(Probe(name="etcd members as declared", run=(_APPLIER, "etcd-probe"), timeout=_HEALTH_SECONDS),),
         uses_secrets=tuple(secrets),
-        inputs=dict(staged),
+        # A new CA is placed by the certificates of a host, which restart nothing.
+        inputs={**staged, "ca_epoch": site.tls.ca_epoch.isoformat()},
     )
+
+
+def etcd_roll_bundle(site: Site, host: Host, formed: Mapping[str, str]) -> Bundle:
+    """Restart the running member of one host where that is due; hosts take turns (see ``EtcdCluster``).
+
+    ``formed`` maps each etcd host to the digest of its forming bundle, so that a change there runs this again.
+    """
+    return Bundle(
+        name="etcd-roll",
+        host=host.name,
+        steps=(
+            Step(
+                name="etcd member runs what is on disk",
+                run=(_APPLIER, "etcd-roll"),
+                # Waits for the others, restarts, waits for itself.
+                timeout=3 * _HEALTH_SECONDS + 30,
+            ),
+        ),
+        uses_secrets=_root_password(site, host),
+        inputs=dict(formed),
+    )
+
+
+def _root_password(site: Site, host: Host) -> tuple[str, ...]:
+    """Return the name of etcd's root password where a host needs it: to set up rights, or to move leadership."""
+    leading = leading_host(site)
+    needs = host.name in {auth_host(site).name, leading.name if leading else None}
+    return ("etcd_root_password",) if needs else ()
+
+
+def rolling_order(site: Site) -> tuple[Host, ...]:
+    """Return in which order members restart: as in the site file, the one that leads last."""
+    leading = leading_host(site)
+    return tuple(sorted(site.etcd_hosts, key=lambda h: leading is not None and h.name == leading.name))
 
 
 def _plan(site: Site, host: Host, *, sets_up_auth: bool, leads: bool) -> str:
@@ -192,11 +227,13 @@ def _plan(site: Site, host: Host, *, sets_up_auth: bool, leads: bool) -> str:
     return json.dumps(data, indent=2) + "\n"
 
 
-def etcd_bundles(site: Site) -> dict[str, tuple[Bundle, Bundle]]:
-    """Return the staged and the forming bundle of each etcd host, by host name."""
+def etcd_bundles(site: Site) -> dict[str, tuple[Bundle, Bundle, Bundle]]:
+    """Return the staged, the forming and the rolling bundle of each etcd host, by host name, in rolling order."""
     staged = {host.name: etcd_bundle(site, host) for host in site.etcd_hosts}
     digests = {name: bundle.digest() for name, bundle in staged.items()}
-    return {h.name: (staged[h.name], etcd_form_bundle(site, h, digests)) for h in site.etcd_hosts}
+    formed = {host.name: etcd_form_bundle(site, host, digests) for host in site.etcd_hosts}
+    digests = {name: bundle.digest() for name, bundle in formed.items()}
+    return {h.name: (staged[h.name], formed[h.name], etcd_roll_bundle(site, h, digests)) for h in rolling_order(site)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,10 +245,10 @@ class EtcdClusterArgs:
 
 
 class EtcdCluster(pulumi.ComponentResource):
-    """The site's etcd cluster: a staged member on each host, then all brought into force in parallel.
+    """The site's etcd cluster: staged members, all brought into force in parallel, restarted one after the other.
 
-    Creates two commands an etcd host. ``formed`` is what users of etcd wait for: a quorum with all declared
-    members, and Patroni's user with its rights.
+    Creates three commands an etcd host. ``formed`` is what users of etcd wait for: a quorum with all declared
+    members that run what is on disk, and Patroni's user with its rights.
     """
 
     formed: list[pulumi.Resource]
@@ -223,8 +260,12 @@ class EtcdCluster(pulumi.ComponentResource):
         )
         bundles = etcd_bundles(args.site)
         # Members are born together or not at all: none may try before all are staged.
-        staged = [args.hosts[name].apply(stage, parent=self) for name, (stage, _) in bundles.items()]
-        self.formed = [
-            args.hosts[name].apply(form, depends_on=staged, parent=self) for name, (_, form) in bundles.items()
+        staged = [args.hosts[name].apply(stage, parent=self) for name, (stage, _, _) in bundles.items()]
+        done: list[pulumi.Resource] = [
+            args.hosts[name].apply(form, depends_on=staged, parent=self) for name, (_, form, _) in bundles.items()
         ]
+        # Turns: each waits for the one before it, so never are two members down at once.
+        for name, (_, _, roll) in bundles.items():
+            done = [*done, args.hosts[name].apply(roll, depends_on=done, parent=self)]
+        self.formed = done
         self.register_outputs({"members": list(bundles)})

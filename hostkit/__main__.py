@@ -37,6 +37,7 @@ LAZY = (
     "etcd-form",
     "etcd-lead",
     "etcd-probe",
+    "etcd-roll",
     "patroni-seed",
     "patroni-form",
     "patroni-converge",

@@ -35,11 +35,11 @@ def main(ctx: Context, argv: list[str]) -> int:
         raise BadInput(msg)
     plan = etcd_plan.required(ctx)
     member = _bring_up(ctx, plan)
-    _await_health(ctx, plan)
+    await_health(ctx, plan)
     etcd_birth.done(ctx, plan)
     changed = etcd_auth.ensure(ctx, plan) if plan.sets_up_auth else []
     if plan.leads:
-        _lead(ctx, plan)
+        lead(ctx, plan)
     answer = {"member": member, "auth": changed, "changed": bool(changed) or member != _RUNNING}
     sys.stdout.write(json.dumps(answer) + "\n")
     return 0
@@ -64,7 +64,7 @@ def _active(ctx: Context, plan: Plan) -> bool:
     return answer.stdout.strip() in {"active", "activating", "reloading"}
 
 
-def _await_health(ctx: Context, plan: Plan) -> None:
+def await_health(ctx: Context, plan: Plan) -> None:
     """Wait until this member takes part in a quorum; HostError with the reason and the unit's last lines."""
     etcd = Etcd(plan.me, plan.client_port, tls=tls_context(ctx, CLIENT_TLS))
     deadline = ctx.system.monotonic() + plan.health_seconds
@@ -87,7 +87,7 @@ def _await_health(ctx: Context, plan: Plan) -> None:
     raise HostError(msg)
 
 
-def _lead(ctx: Context, plan: Plan) -> None:
+def lead(ctx: Context, plan: Plan) -> None:
     """Move leadership here at once; the timer goes on trying, so a failure is only said."""
     try:
         said = etcd_lead.take(ctx, plan)

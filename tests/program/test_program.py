@@ -154,7 +154,7 @@ def test_a_single_node_site_is_the_same_program() -> None:
     ("key", "value", "expected"),
     [
         (("patroni", "loop_wait"), 4, {"patroni-settings", "patroni-converge"}),
-        (("etcd", "heartbeat_ms"), 300, {"etcd", "etcd-form"}),
+        (("etcd", "heartbeat_ms"), 300, {"etcd", "etcd-form", "etcd-roll"}),
     ],
 )
 def test_a_change_reaches_exactly_the_bundles_concerned(key: tuple[str, str], value: int, expected: set[str]) -> None:

@@ -35,9 +35,10 @@ def free_port() -> int:
 
 @dataclass
 class FakeSystem:
-    """Answers for systemd; ``on_start`` is called when the unit is started."""
+    """Answers for systemd; ``on_start`` and ``on_restart`` are called when the unit is started or restarted."""
 
     on_start: Callable[[], None] = lambda: None
+    on_restart: Callable[[], None] = lambda: None
     active: str = "inactive"
     commands: list[list[str]] = field(default_factory=list)
 
@@ -60,6 +61,8 @@ class FakeSystem:
         if argv[:2] == ["systemctl", "start"]:
             self.active = "active"
             self.on_start()
+        if argv[:2] == ["systemctl", "restart"]:
+            self.on_restart()
         if argv[0] == "journalctl":
             return Completed(0, "the unit's last line\n", "")
         return Completed(0, "", "")

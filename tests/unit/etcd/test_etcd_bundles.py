@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from components import etcd_cluster
-from components.etcd_cluster import etcd_bundle, etcd_bundles, etcd_form_bundle
+from components.etcd_cluster import etcd_bundle, etcd_bundles, etcd_form_bundle, rolling_order
 from hostkit import etcd_plan
 from hostkit.context import Context
 from keadb.bundle import Bundle, Start
@@ -105,12 +105,12 @@ class TestConfiguration:
 
 
 class TestStaged:
-    def test_the_distributions_unit_is_masked_and_ours_is_only_staged(self) -> None:
+    def test_the_distributions_unit_is_masked_and_ours_belongs_to_the_cluster_steps(self) -> None:
         bundle = staged()
         assert bundle.packages.install == ("etcd-client", "etcd-server")
         assert bundle.packages.mask == ("etcd.service",)
         assert list(bundle.units) == ["keadb-etcd.service"]
-        assert bundle.units["keadb-etcd.service"].start is Start.STAGED
+        assert bundle.units["keadb-etcd.service"].start is Start.CLUSTER
 
     def test_a_restart_is_needed_for_all_that_etcd_reads_once_and_not_for_certificates(self) -> None:
         bundle = staged()
@@ -190,7 +190,8 @@ class TestForm:
     def test_it_runs_again_when_any_staged_bundle_changes(self) -> None:
         made = site()
         changed = site(put(ha(), "etcd/heartbeat_ms", 300))
-        assert form(DB1).inputs == {h: etcd_bundle(made, made.hosts[h]).digest() for h in (DB1, DB2, WITNESS)}
+        digests = {h: etcd_bundle(made, made.hosts[h]).digest() for h in (DB1, DB2, WITNESS)}
+        assert {h: form(DB1).inputs[h] for h in digests} == digests
         assert etcd_bundles(changed)[DB1][1].inputs != form(DB1).inputs
 
     def test_the_plan_is_what_the_host_side_reads(self, tmp_path: Path) -> None:
@@ -240,4 +241,37 @@ def test_a_bundle_is_the_same_every_time() -> None:
         b.to_json() for pair in etcd_bundles(second).values() for b in pair
     ]
     made = first.hosts[DB1]
-    assert etcd_form_bundle(first, made, {}).inputs == {}
+    assert DB1 not in etcd_form_bundle(first, made, {}).inputs
+
+
+class TestRoll:
+    def test_the_witness_restarts_last_wherever_it_stands_in_the_file(self) -> None:
+        data = ha()
+        first = "lab-a-witness"
+        data["hosts"] = {first: data["hosts"].pop(WITNESS), **data["hosts"]}
+        assert next(iter(site(data).hosts)) == first
+        assert [h.name for h in rolling_order(site(data))] == [DB1, DB2, first]
+        assert list(etcd_bundles(site(data))) == [DB1, DB2, first]
+
+    def test_it_runs_again_whenever_members_were_brought_into_force(self) -> None:
+        made = etcd_bundles(site())
+        for _, _, roll in made.values():
+            assert roll.inputs == {h: formed.digest() for h, (_, formed, _) in made.items()}
+
+    def test_a_new_ca_runs_it_again(self) -> None:
+        before, after = etcd_bundles(site()), etcd_bundles(site(put(ha(), "tls/ca_epoch", "2026-01-02")))
+        assert all(before[h][0] == after[h][0] for h in before)
+        assert all(before[h][2].inputs != after[h][2].inputs for h in before)
+
+    def test_who_may_move_leadership_has_the_password_and_nobody_else(self) -> None:
+        assert {h: roll.secrets for h, (_, _, roll) in etcd_bundles(site()).items()} == {
+            DB1: (),
+            DB2: (),
+            WITNESS: ("etcd_root_password",),
+        }
+
+    def test_it_may_take_as_long_as_all_its_parts(self) -> None:
+        plan = json.loads(form(DB1).files[etcd_plan.PLAN].content)
+        (step,) = etcd_bundles(site())[DB1][2].steps
+        assert step.run == ("/usr/lib/keadb/keadb-apply", "etcd-roll")
+        assert step.timeout > 3 * plan["health_seconds"]
