@@ -31,7 +31,7 @@ _OWN = (
     "/var/lib/keadb/tls/",
     "/run/keadb/",
 )
-_OWN_FILES = ("/var/lib/keadb/secrets.json", "/usr/lib/keadb/keadb-apply")
+_OWN_FILES = ("/var/lib/keadb/secrets.json", "/var/lib/keadb/accepted.json", "/usr/lib/keadb/keadb-apply")
 
 
 @dataclass(frozen=True)

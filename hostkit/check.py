@@ -2,86 +2,98 @@
 
 from __future__ import annotations
 
-import grp
-import hashlib
-import pwd
-import stat
 from typing import TYPE_CHECKING, Any
 
-from hostkit import applied, packages, pending, units
 from hostkit import bundle as bundles
-from hostkit.errors import HostError
+from hostkit import edits, packages, units
+from hostkit.errors import CommandTimeout
+from hostkit.known import Known, look
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
+    from hostkit.applied import Record
     from hostkit.context import Context
 
 _OFF = frozenset(["disabled", "masked", "masked-runtime", "enabled-runtime", "linked"])
+_GUARD_LIMIT = 20
 
 
 def drift(ctx: Context) -> dict[str, Any]:
     """Return every difference between the host and the applied bundles, and the runs that did not end.
 
-    Files are compared by the digest of what was written, secrets included; nothing secret is returned.
+    An item has ``bundle``, ``kind`` (file, tls, unit, package, mask, step), ``name``, ``is`` (in words), for a file
+    the lines of its ``diff`` without secrets, and ``accepted`` when an operator has seen exactly this. ``in_sync``
+    is true when there is nothing but accepted edits. What a run that did not end has written is not drift.
     """
-    found: list[dict[str, str]] = []
-    records = applied.records(ctx)
-    for record in records:
-        name = record.bundle.name
-        for path, wanted in sorted(record.files.items()):
-            found += [{"bundle": name, "path": path, "is": what} for what in _file(ctx, path, wanted)]
-        found += [{"bundle": name, "unit": unit, "is": what} for unit, what in _units(ctx, record.bundle.units)]
-        absent = packages.missing(ctx, record.bundle.packages.install)
-        found += [{"bundle": name, "package": package, "is": "missing"} for package in absent]
-    unfinished = list(pending.left(ctx))
+    known = Known.load(ctx)
+    found: list[dict[str, Any]] = []
+    for name, record in known.records.items():
+        for item in _of_bundle(ctx, known, record):
+            found.append({"bundle": name, "accepted": False, "diff": [], **item})  # noqa: PERF401 - one item a line
+    unfinished = sorted(known.runs)
     return {
-        "bundles": [record.bundle.name for record in records],
-        "in_sync": not found and not unfinished,
+        "bundles": sorted(known.records),
+        "in_sync": not unfinished and all(item["accepted"] for item in found),
         "drift": found,
         "unfinished": unfinished,
     }
 
 
-def _file(ctx: Context, path: str, wanted: Mapping[str, Any]) -> Iterator[str]:
-    target = ctx.path(path)
-    try:
-        info = target.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        yield "missing"
-        return
-    if not stat.S_ISREG(info.st_mode):
-        yield "not a plain file"
-        return
-    if hashlib.sha256(target.read_bytes()).hexdigest() != wanted["sha256"]:
-        yield "changed"
-    if f"{stat.S_IMODE(info.st_mode):04o}" != wanted["mode"]:
-        yield f"mode {stat.S_IMODE(info.st_mode):04o} instead of {wanted['mode']}"
-    if not _is(ctx.system.uid, wanted["owner"], info.st_uid):
-        yield f"owner {_name(lambda: pwd.getpwuid(info.st_uid).pw_name, info.st_uid)} instead of {wanted['owner']}"
-    if not _is(ctx.system.gid, wanted["group"], info.st_gid):
-        yield f"group {_name(lambda: grp.getgrgid(info.st_gid).gr_name, info.st_gid)} instead of {wanted['group']}"
+def _of_bundle(ctx: Context, known: Known, record: Record) -> Iterator[dict[str, Any]]:
+    bundle = record.bundle
+    for path in sorted(record.files):
+        yield from _file(ctx, known, path, "file" if path in bundle.files else "tls")
+    for name, what in _units(ctx, bundle.units):
+        yield {"kind": "unit", "name": name, "is": what}
+    for name, what in _packages(ctx, bundle.packages):
+        yield {"kind": "package", "name": name, "is": what}
+    for name in bundle.packages.mask:
+        if name not in bundle.units and not units.null_link(ctx, f"/etc/systemd/system/{name}"):
+            yield {"kind": "mask", "name": name, "is": "not masked"}
+    for step in bundle.steps:
+        if step.check is not None and not _holds(ctx, step.check):
+            yield {"kind": "step", "name": step.name, "is": "what it brought about does not hold any more"}
 
 
-def _is(lookup: Callable[[str], int], name: str, number: int) -> bool:
-    try:
-        return lookup(name) == number
-    except HostError:
-        return False
-
-
-def _name(lookup: Callable[[], str], number: int) -> str:
-    try:
-        return lookup()
-    except KeyError:
-        return str(number)
+def _file(ctx: Context, known: Known, path: str, kind: str) -> Iterator[dict[str, Any]]:
+    seen = look(ctx, path)
+    differs = known.drift(ctx, path, seen)
+    if differs:
+        item = {"kind": kind, "name": path, "is": ", ".join(differs), "accepted": known.is_accepted(path, seen)}
+        yield {**item, "diff": edits.shown(ctx, known, path) if kind == "file" else []}
 
 
 def _units(ctx: Context, wanted: Mapping[str, bundles.Unit]) -> Iterator[tuple[str, str]]:
     for name, state in units.states(ctx, wanted).items():
+        # A unit of a cluster that never ran on this boot waits for its cluster-level step.
+        expected = wanted[name].start == bundles.NOW or state.ran
         if state.load != "loaded":
             yield name, state.load or "unknown"
-        elif state.file in _OFF:
+            continue
+        if state.file in _OFF:
             yield name, state.file
-        elif wanted[name].start == bundles.NOW and not state.running:
+        if expected and not state.running:
             yield name, f"{state.active} ({state.sub})"
+
+
+def _packages(ctx: Context, wanted: bundles.Packages) -> Iterator[tuple[str, str]]:
+    have = packages.known(ctx, (*wanted.install, *wanted.hold))
+    for name in wanted.install:
+        package, _, version = name.partition("=")
+        _, status, installed = have.get(package, ("", "", ""))
+        if status != "installed":
+            yield package, "missing"
+        elif version not in {"", installed}:
+            yield package, f"version {installed} instead of {version}"
+    for name in wanted.hold:
+        want, status, _ = have.get(name, ("", "", ""))
+        if status == "installed" and want != "hold":
+            yield name, "not held"
+
+
+def _holds(ctx: Context, argv: tuple[str, ...]) -> bool:
+    try:
+        return ctx.system.run(argv, timeout=_GUARD_LIMIT, check=False).returncode == 0
+    except CommandTimeout:
+        return False

@@ -76,7 +76,7 @@ def replace(ctx: Context, path: str, data: bytes, *, mode: int, owner: Owner) ->
         return None
     target = ctx.path(path)
     make_parents(ctx, path)
-    part = target.with_name(f".{target.name}{_PART}")
+    part = _part(target)
     with contextlib.suppress(FileNotFoundError):
         part.unlink()
     # O_EXCL with O_NOFOLLOW: in a folder of a service's own user, nobody can slip a link in between.
@@ -106,6 +106,16 @@ def remove(ctx: Context, path: str) -> bool:
         return False
     sync_folder(target.parent)
     return True
+
+
+def sweep(ctx: Context, path: str) -> None:
+    """Remove what a run that was cut while it wrote this path left beside it: it may hold secrets."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        _part(ctx.path(path)).unlink()
+
+
+def _part(target: Path) -> Path:
+    return target.with_name(f".{target.name}{_PART}")
 
 
 def make_parents(ctx: Context, path: str) -> None:

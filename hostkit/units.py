@@ -21,6 +21,8 @@ LIMIT = 120.0
 """Seconds for one systemctl call; a unit's own TimeoutStartSec should be shorter."""
 SETTLE = 1.0
 """Seconds after which a unit that was started must still be active: most bad configurations show by then."""
+FILES = ("/etc/systemd/system/", "/usr/lib/systemd/system/", "/lib/systemd/system/")
+"""Where definitions of units lie: a change there needs a reload of systemd."""
 JOURNAL_LINES = 15
 _PROPERTIES = "Id,LoadState,ActiveState,SubState,UnitFileState,Type,Result,ExecMainStartTimestampMonotonic"
 _ACTIVE = frozenset(["active", "reloading", "refreshing"])
@@ -36,6 +38,8 @@ class State:
     file: str
     done: bool
     """A one-shot unit that ran to a good end and does not stay active."""
+    ran: bool
+    """It was started at least once since the machine's own start."""
 
     @property
     def running(self) -> bool:
@@ -70,6 +74,7 @@ def _state(block: Mapping[str, str]) -> State:
         sub=block.get("SubState", ""),
         file=block.get("UnitFileState", ""),
         done=block.get("Type") == "oneshot" and active == "inactive" and ran and block.get("Result") == "success",
+        ran=ran,
     )
 
 
@@ -81,8 +86,8 @@ def mask(ctx: Context, wanted: Sequence[str], own: Iterable[str], *, installing:
     """
     own = set(own)
     others = [n for n in wanted if n not in own]
-    forever = [n for n in others if not _null_link(ctx, f"/etc/systemd/system/{n}")]
-    for_now = [n for n in wanted if n in own and not _null_link(ctx, f"/run/systemd/system/{n}")]
+    forever = [n for n in others if not null_link(ctx, f"/etc/systemd/system/{n}")]
+    for_now = [n for n in wanted if n in own and not null_link(ctx, f"/run/systemd/system/{n}")]
     if forever:
         systemctl(ctx, "mask", "--", *forever)
     # Not "mask --now": it fails for units that no package brought yet, and a cut run may have masked only.
@@ -95,7 +100,8 @@ def mask(ctx: Context, wanted: Sequence[str], own: Iterable[str], *, installing:
     return forever
 
 
-def _null_link(ctx: Context, path: str) -> bool:
+def null_link(ctx: Context, path: str) -> bool:
+    """Say whether this is the link by which a unit is masked."""
     link = ctx.path(path)
     return link.is_symlink() and str(link.readlink()) == "/dev/null"
 

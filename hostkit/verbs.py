@@ -6,7 +6,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from hostkit import VERSION, applied, applier, check, install, lock, store, tls, transient
+from hostkit import VERSION, applied, applier, check, edits, install, lock, prune, store, tls, transient
 from hostkit import bundle as bundles
 from hostkit.errors import BadInput, HostError
 
@@ -20,6 +20,8 @@ INPUT_CAP = 16 << 20
 _APPLY_BASE = 2400.0
 """Seconds that packages, files and units of a bundle may take, besides the lock, its steps and its probes."""
 _CERTIFY_LIMIT = 900.0
+_PRUNE_LIMIT = 900.0
+_RESTORE_LIMIT = 1500.0
 
 
 def bootstrap(ctx: Context, argv: list[str]) -> int:
@@ -69,6 +71,45 @@ def apply(ctx: Context, argv: list[str]) -> int:
     return _answer(_done(ctx, "apply", bundle.name, text, _APPLY_BASE + bundle.time_limit))
 
 
+def prune_bundles(ctx: Context, argv: list[str]) -> int:
+    """Take away what bundles placed that the site no longer has on this host."""
+    _no_arguments("prune", argv)
+    text = _input()
+    _prune_request(text)
+    return _answer(_done(ctx, "prune", "bundles", text, _PRUNE_LIMIT))
+
+
+def accept(ctx: Context, argv: list[str]) -> int:
+    """Remember edited files as seen: the next apply may write over them."""
+    _no_arguments("accept", argv)
+    names = _names("accept", _input())
+    with lock.held(ctx, "accept"):
+        return _answer(edits.accept(ctx, names))
+
+
+def restore(ctx: Context, argv: list[str]) -> int:
+    """Put files, units or packages back to what was applied."""
+    _no_arguments("restore", argv)
+    text = _input()
+    _names("restore", text)
+    return _answer(_done(ctx, "restore", "by-hand", text, _RESTORE_LIMIT))
+
+
+def foresee(ctx: Context, argv: list[str]) -> int:
+    """Print why these bundles, and this list of bundles, would be refused now; changes nothing."""
+    _no_arguments("foresee", argv)
+    given = _object("foresee", _input())
+    if not given.keys() <= {"bundles", "prune"} or not isinstance(given.get("bundles", []), list):
+        msg = f"foresee: given keys {sorted(given)}, allowed: bundles (a list) and prune (as for the verb 'prune')"
+        raise BadInput(msg)
+    parsed = [bundles.parse(json.dumps(bundle)) for bundle in given.get("bundles", [])]
+    reasons = {bundle.name: applier.would_refuse(ctx, bundle) for bundle in parsed}
+    if "prune" in given:
+        host, names = _prune_request(json.dumps(given["prune"]))
+        reasons["prune"] = prune.would_refuse(ctx, host, names)
+    return _answer({"refused": {name: reason for name, reason in reasons.items() if reason is not None}})
+
+
 def check_drift(ctx: Context, argv: list[str]) -> int:
     """Print what is not as it was applied."""
     _no_arguments("check", argv)
@@ -108,10 +149,44 @@ def _certificates_work(ctx: Context, text: str) -> dict[str, Any]:
         return applier.certify(ctx, tls.validated(ctx, ca, given))
 
 
+def _prune_work(ctx: Context, text: str) -> dict[str, Any]:
+    host, names = _prune_request(text)
+    applier.refuse_other_host(ctx, "the list of bundles", host)
+    with lock.held(ctx, "prune"):
+        return prune.others(ctx, host, names)
+
+
+def _restore_work(ctx: Context, text: str) -> dict[str, Any]:
+    names = _names("restore", text)
+    with lock.held(ctx, "restore"):
+        return edits.restore(ctx, names)
+
+
 _WORK: Mapping[str, Callable[[Context, str], dict[str, Any]]] = {
     "apply": _apply_work,
     "certificates": _certificates_work,
+    "prune": _prune_work,
+    "restore": _restore_work,
 }
+
+
+def _prune_request(text: str) -> tuple[str, list[str]]:
+    """Return host and bundle names; the base bundle must be among them: a host without it is none of ours."""
+    given = _object("prune", text)
+    host, names = given.get("host"), given.get("bundles")
+    good = isinstance(names, list) and all(isinstance(n, str) and bundles.NAME.match(n) for n in names)
+    if set(given) != {"host", "bundles"} or not isinstance(host, str) or not good or "base" not in (names or []):
+        msg = f"prune: given keys {sorted(given)}, allowed: host and bundles (a list of bundle names, with 'base')"
+        raise BadInput(msg)
+    return host, list(names or [])
+
+
+def _names(verb: str, text: str) -> list[str]:
+    names = _only(_object(verb, text), "names")
+    if not isinstance(names, list) or not names or not all(isinstance(n, str) and n for n in names):
+        msg = f"{verb}: names: allowed is a list of at least one path, unit or package"
+        raise BadInput(msg)
+    return names
 
 
 def _certificates_request(text: str) -> tuple[object, dict[str, object]]:

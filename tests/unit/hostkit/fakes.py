@@ -172,7 +172,9 @@ class FakeSystem:
         unit = self.units[name]
         if verb == "enable":
             unit.file = "enabled"
-        elif verb == "stop":
+        elif verb == "disable":
+            unit.file = "disabled"
+        elif verb in {"stop", "reset-failed"}:
             unit.active = "inactive"
         elif verb in {"start", "restart", "reload"}:
             if self._masked(name) or not unit.starts:

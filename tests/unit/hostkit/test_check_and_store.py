@@ -6,9 +6,11 @@ import os
 
 import pytest
 
-from hostkit import applier, bundle, check, store
+from hostkit import applier, bundle, check, pending, store
 from hostkit.errors import HostError
-from keadb.bundle import Bundle, File, Packages, Start, Unit
+from hostkit.placing import Placement
+from hostkit.system import Completed
+from keadb.bundle import Bundle, File, Packages, Start, Step, Unit
 from tests.unit.hostkit.fakes import HOST, FakeUnit, Machine
 
 
@@ -20,10 +22,12 @@ def applied(machine: Machine) -> Machine:
     what = Bundle(
         name="a",
         host=HOST,
-        packages=Packages(install=("pkg",)),
+        packages=Packages(install=("pkg", "pinned=1.0"), hold=("pinned",), mask=("other.service",)),
         files={"/etc/a": File(content="x", owner="etcd", group="etcd")},
         units={"a.service": Unit(), "staged.service": Unit(start=Start.STAGED)},
+        steps=(Step(name="guarded", run=("true",), check=("guard",)),),
     )
+    machine.system.commands["guard"] = lambda _: Completed(0, "", "")
     applier.apply(machine.ctx, bundle.parse(what.to_json()))
     return machine
 
@@ -35,30 +39,68 @@ def test_an_untouched_host_is_in_sync(applied: Machine) -> None:
     assert applied.stamps() == before
 
 
+def told(machine: Machine) -> list[tuple[str, str, str]]:
+    """What check says, short."""
+    return [(d["kind"], d["name"], d["is"]) for d in check.drift(machine.ctx)["drift"]]
+
+
 def test_every_kind_of_drift_is_told(applied: Machine) -> None:
-    """One line each."""
-    ctx = applied.ctx
+    """One item each; a staged unit counts once it has run."""
     target = applied.root / "etc/a"
     target.write_text("y")
+    target.chmod(0o600)
     applied.system.users["etcd"] = os.geteuid() + 1
     applied.system.units["a.service"].active = "failed"
     applied.system.units["staged.service"].file = "disabled"
-    applied.system.packages.clear()
-    told = [(d.get("path") or d.get("unit") or d["package"], d["is"]) for d in check.drift(ctx)["drift"]]
-    assert told[0] == ("/etc/a", "changed")
-    assert [t[1].split()[0] for t in told[1:3]] == ["owner", "group"]
-    assert told[3:] == [("a.service", "failed (dead)"), ("staged.service", "disabled"), ("pkg", "missing")]
+    applied.system.packages.update(pinned="2.0")
+    del applied.system.packages["pkg"]
+    applied.system.held.clear()
+    (applied.root / "etc/systemd/system/other.service").unlink()
+    applied.system.commands["guard"] = lambda _: Completed(1, "", "")
+    found = told(applied)
+    assert found[0][:2] == ("file", "/etc/a")
+    assert [part.split(" instead")[0].split()[0] for part in found[0][2].split(", ")] == [
+        "changed", "mode", "owner", "group",
+    ]  # fmt: skip
+    assert found[1:] == [
+        ("unit", "a.service", "failed (dead)"),
+        ("unit", "staged.service", "disabled"),
+        ("package", "pkg", "missing"),
+        ("package", "pinned", "version 2.0 instead of 1.0"),
+        ("package", "pinned", "not held"),
+        ("mask", "other.service", "not masked"),
+        ("step", "guarded", "what it brought about does not hold any more"),
+    ]
+    assert check.drift(applied.ctx)["in_sync"] is False
+
+
+def test_a_unit_of_a_cluster_that_ran_and_was_stopped_is_told(applied: Machine) -> None:
+    """Before its first start it only waits for its cluster-level step."""
+    unit = applied.system.units["staged.service"]
+    assert told(applied) == []
+    unit.ran, unit.active = True, "active"
+    assert told(applied) == []
+    unit.active = "inactive"
+    assert told(applied) == [("unit", "staged.service", "inactive (dead)")]
+
+
+def test_what_stands_in_a_files_place_is_told(applied: Machine) -> None:
+    """Removed, or a link."""
+    target = applied.root / "etc/a"
     target.unlink()
-    assert ("/etc/a", "missing") in [(d.get("path"), d["is"]) for d in check.drift(ctx)["drift"]]
+    assert told(applied) == [("file", "/etc/a", "missing")]
     target.symlink_to("/etc/passwd")
-    assert ("/etc/a", "not a plain file") in [(d.get("path"), d["is"]) for d in check.drift(ctx)["drift"]]
+    assert told(applied) == [("file", "/etc/a", "not a plain file")]
 
 
-def test_a_run_that_did_not_end_is_told(applied: Machine) -> None:
-    """Its plan is still there."""
-    applied.put("/var/lib/keadb/pending/b.json", "{}")
+def test_a_run_that_did_not_end_is_told_and_what_it_wrote_is_no_drift(applied: Machine) -> None:
+    """Its plan is still there, and says what it was about to write."""
+    written = Placement("/etc/a", b"new", 0o644, "etcd", "etcd")
+    left = pending.Pending("a", about={"/etc/a": [written.record()]})
+    left.save(applied.ctx)
+    (applied.root / "etc/a").write_text("new")
     found = check.drift(applied.ctx)
-    assert (found["in_sync"], found["unfinished"]) == (False, ["b"])
+    assert (found["in_sync"], found["unfinished"], found["drift"]) == (False, ["a"], [])
 
 
 def test_a_record_that_cannot_be_read_is_an_error_that_names_it(applied: Machine) -> None:

@@ -58,10 +58,15 @@ def test_from_secrets_to_check(tmp_path: Path) -> None:
     (tmp_path / "etc/x").write_text("by hand")
     (tmp_path / "etc/x").chmod(0o644)
     found = run(tmp_path, "check")
-    assert json.loads(found.stdout)["drift"] == [
-        {"bundle": "simple", "path": "/etc/x", "is": "changed"},
-        {"bundle": "simple", "path": "/etc/x", "is": "mode 0644 instead of 0600"},
+    assert [(d["name"], d["is"], d["diff"]) for d in json.loads(found.stdout)["drift"]] == [
+        ("/etc/x", "changed, mode 0644 instead of 0600", [])
     ]
+    refused = run(tmp_path, "apply", simple())
+    assert (refused.returncode, (tmp_path / "etc/x").read_text()) == (3, "by hand")
+    back = run(tmp_path, "restore", {"names": ["/etc/x"]})
+    assert json.loads(back.stdout)["files"] == {"/etc/x": "updated"}
+    assert (tmp_path / "etc/x").read_text() == VALUE
+    assert json.loads(run(tmp_path, "check").stdout)["in_sync"] is True
     answer = json.loads(run(tmp_path, "version").stdout)
     digest = hashlib.sha256(json.dumps(json.loads(simple()), sort_keys=True).encode()).hexdigest()
     assert (answer["applied"], answer["digests"]) == (["simple"], {"simple": digest})
@@ -116,7 +121,7 @@ def test_a_failing_step_shows_no_secret_and_no_traceback(tmp_path: Path) -> None
     ("verb", "stdin", "message"),
     [
         ("", "", "no verb is given; usage"),
-        ("fly", "", "verb 'fly' is given, allowed: apply, bootstrap"),
+        ("fly", "", "verb 'fly' is given, allowed: accept, apply, bootstrap"),
         ("apply now", "", "apply: given arguments ['now'], allowed are none"),
         ("apply", "{", "bundle: given is not JSON"),
         ("secrets", '{"secrets": {"a": "hush-hush"', "secrets: stdin is not JSON (line 1"),
@@ -128,6 +133,11 @@ def test_a_failing_step_shows_no_secret_and_no_traceback(tmp_path: Path) -> None
         ("keys", {"names": "x"}, "names: given is str, allowed is a list"),
         ("certificates", {"ca": "x"}, "certificates: given keys ['ca'], allowed: ca and certificates"),
         ("bootstrap", {"format": 7}, "request: given format 7, allowed is an object of format 1"),
+        ("accept", {"names": []}, "accept: names: allowed is a list of at least one"),
+        ("accept", {"names": ["/etc/none"]}, "/etc/none: given is not a file that an applied bundle places"),
+        ("restore", {"names": ["none.service"]}, "none.service: given is not a file, unit or package of a bundle"),
+        ("prune", {"host": "x", "bundles": ["etcd"]}, "bundles (a list of bundle names, with 'base')"),
+        ("foresee", {"bundle": {}}, "foresee: given keys ['bundle'], allowed: bundles"),
         ("run-request", "", "run-request: given [], allowed is one file"),
         ("run-request /etc/passwd", "", "run-request: given '/etc/passwd', allowed is a request in"),
         ("run-request /run/keadb/requests/x.json", "", "there is no request /run/keadb/requests/x.json"),

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from hostkit import applier, bundle, pending, tls
+from hostkit import applier, bundle, edits, pending, prune, tls
 from hostkit.system import Completed
 from keadb.bundle import Bundle, File, Packages, Step, TlsUse, Unit
 from tests.unit.hostkit.fakes import HOST, Cut, FakeSystem, FakeUnit, Machine, ticking_files
@@ -18,10 +18,13 @@ from tests.unit.hostkit.tls_samples import Authority, pem
 
 UNIT = "/etc/systemd/system/db.service"
 CONFIG, HOT, CERT = "/etc/db/config", "/etc/db/hot", "/etc/db/tls.crt"
+OLD, OLD_UNIT = "/etc/db/old", "/etc/systemd/system/gone.service"
 
 
 def database(version: int) -> Bundle:
-    """A service in which everything changes between two versions."""
+    """A service in which everything changes between two versions; the first has more than the later ones."""
+    old = version == 1
+    leaving = {OLD: File(content="old\n"), OLD_UNIT: File(content="[Service]\n")} if old else {}
     return Bundle(
         name="db",
         host=HOST,
@@ -33,11 +36,13 @@ def database(version: int) -> Bundle:
             "/etc/sysusers.d/db.conf": File(content=f"u db -\nu db{version} -\n"),
             "/etc/tmpfiles.d/db.conf": File(content=f"d /var/lib/db{version}\n"),
             "/etc/db/unchanged": File(content="v1\n"),
+            **leaving,
         },
         tls={"db": TlsUse(key="/etc/db/tls.key", cert=CERT, ca="/etc/db/ca.crt", owner="db", group="db")},
         units={
             "db.service": Unit(restart_on=(CONFIG, UNIT), reload_on=(CERT,)),
-            "hot.service": Unit(reload_on=(HOT,)),
+            "hot.service": Unit(reload_on=(HOT, OLD) if old else (HOT,)),
+            **({"gone.service": Unit(restart_on=(OLD_UNIT,))} if old else {}),
         },
         steps=(Step(name="note", run=("note", str(version)), check=("noted", str(version))),),
     )
@@ -103,12 +108,14 @@ def scene(root: Path, authority: Authority, key: ec.EllipticCurvePrivateKey) -> 
     machine.system.units.update(
         {
             "db.service": FakeUnit(reads=(CONFIG, UNIT, CERT), definition=UNIT),
-            "hot.service": FakeUnit(reads=(HOT,)),
+            "hot.service": FakeUnit(reads=(HOT, OLD)),
+            "gone.service": FakeUnit(reads=(OLD_UNIT,), definition=OLD_UNIT),
             "old.service": FakeUnit(active="active", file="enabled"),
         }
     )
     machine.secrets(password="very-secret-value")
     machine.put(f"{tls.FOLDER}/db.key", pem(key), 0o600)
+    machine.put("/etc/db/unchanged", "the distribution's\n", 0o640)
     made.certify(10)
     return made
 
@@ -128,14 +135,8 @@ def renewal(s: Scene) -> None:
     s.certify(11)
 
 
-@pytest.mark.parametrize("change", [first, second, renewal], ids=["first apply", "change", "new certificates"])
-def test_cut_anywhere_and_run_again(
-    change: Callable[[Scene], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Same files, users, packages and units as without a cut; units run what is on disk; no plan is left.
-
-    A unit is restarted a second time only when the cut fell between its restart and the note of it.
-    """
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, first_applied: bool = True) -> Callable[[str], Scene]:
+    """A maker of machines that are all alike."""
     monkeypatch.setattr(os, "fsync", lambda _fd: None)  # hundreds of machines: power cuts are not what is tested
     authority, key = Authority(), ec.generate_private_key(ec.SECP256R1())
     monkeypatch.setattr(Authority, "ca", authority.ca)  # signatures differ from call to call
@@ -144,10 +145,45 @@ def test_cut_anywhere_and_run_again(
 
     def prepared(name: str) -> Scene:
         made = scene(tmp_path / name, authority, key)
-        if change is not first:
+        if first_applied:
             made.apply(1)
         return made
 
+    return prepared
+
+
+def leave(s: Scene) -> None:
+    """The site no longer has the bundle."""
+    prune.others(s.machine.ctx, HOST, ["base"])
+
+
+def overwrite(s: Scene) -> None:
+    """A change over an edit that was accepted."""
+    if (s.machine.root / CONFIG[1:]).read_text().startswith("v1"):
+        s.machine.put(CONFIG, "by hand\n", 0o600)
+    if s.machine.text(CONFIG) == "by hand\n":
+        edits.accept(s.machine.ctx, [CONFIG])
+    s.apply(2)
+
+
+CHANGES = {
+    "first apply": first,
+    "change": second,
+    "new certificates": renewal,
+    "bundle removed": leave,
+    "accepted edit": overwrite,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_cut_anywhere_and_run_again(
+    change: Callable[[Scene], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Same files, users, packages and units as without a cut; units run what is on disk; no plan is left.
+
+    A unit is restarted a second time only when the cut fell between its restart and the note of it.
+    """
+    prepared = stage(tmp_path, monkeypatch, first_applied=change is not first)
     reference = prepared("reference")
     change(reference)
     wanted = reference.state()
@@ -165,6 +201,52 @@ def test_cut_anywhere_and_run_again(
     assert moment >= 20, "hardly anything was cut"
     # Per unit: the moments from the end of systemctl to the note's place on disk.
     assert needless <= 2 * 8
+
+
+@pytest.mark.parametrize("other", [1, 3])
+@pytest.mark.parametrize("had_one", [True, False], ids=["change", "first apply"])
+def test_what_a_cut_run_left_is_nobodys_edit(
+    other: int,
+    had_one: bool,  # noqa: FBT001 - a parameter of the test
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """After a cut the site file is changed back, or on: nothing is refused, and nothing of version 2 stays."""
+    prepared = stage(tmp_path, monkeypatch, first_applied=had_one)
+    reference = prepared("reference")
+    reference.apply(other)
+    moment = 0
+    while True:
+        s = prepared(str(moment))
+        was_cut = s.cut_at(moment, second, monkeypatch)
+        s.apply(other)
+        # A half-written record stays root's own beside the record until that is written next.
+        tree = {p: state for p, state in s.machine.tree().items() if not p.endswith("applied/.db.json.keadb-new")}
+        assert tree == reference.machine.tree(), f"cut at moment {moment}"
+        running = {n: u.running for n, u in s.machine.system.units.items() if u.active == "active"}
+        expected = {n: u.running for n, u in reference.machine.system.units.items() if u.active == "active"}
+        assert running == expected, f"cut at moment {moment}"
+        assert not list(pending.left(s.machine.ctx))
+        if not was_cut:
+            break
+        moment += 5
+
+
+def test_a_cut_run_can_be_followed_by_the_bundles_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a first apply got done before its cut is found again and taken away."""
+    prepared = stage(tmp_path, monkeypatch, first_applied=False)
+    moment = 0
+    while True:
+        s = prepared(str(moment))
+        before = s.machine.tree()
+        was_cut = s.cut_at(moment, first, monkeypatch)
+        leave(s)
+        left = {p for p in s.machine.tree() if p.startswith("/etc/")}
+        assert left - set(before) == set(), f"cut at moment {moment}"
+        assert not [n for n, u in s.machine.system.units.items() if u.active == "active" and n != "old.service"]
+        if not was_cut:
+            break
+        moment += 5
 
 
 def test_a_plan_that_was_left_still_restarts_when_the_bundle_no_longer_changes_the_file(tmp_path: Path) -> None:
