@@ -45,10 +45,11 @@ class Lab:
         *,
         disk_mb: int = storage.DEFAULT_DISK_MB,
         with_secrets: bool = True,
+        bare: Sequence[str] = (),
         say: Callable[[str], None] = silent,
     ) -> None:
         """Bring it up; see ``lab.lifecycle.up``."""
-        lifecycle.up(self.spec, say, disk_mb=disk_mb, with_secrets=with_secrets)
+        lifecycle.up(self.spec, say, disk_mb=disk_mb, with_secrets=with_secrets, bare=bare)
 
     def down(self, *, keep_disks: bool = False, say: Callable[[str], None] = silent) -> None:
         """Take it down; see ``lab.lifecycle.down``."""

@@ -61,10 +61,11 @@ def lab() -> None:
     help="Size of each host's disk, when it is made.",
 )
 @click.option("--no-secrets", is_flag=True, help="Only hosts: don't make the stack's secrets.")
+@click.option("--bare", metavar="HOST", multiple=True, help="Start HOST with nothing installed on it; repeatable.")
 @_with_lab
-def up(it: Lab, disk_mb: int, *, no_secrets: bool) -> None:
+def up(it: Lab, disk_mb: int, bare: tuple[str, ...], *, no_secrets: bool) -> None:
     """Start the hosts and wait for their SSH; starts again what was killed."""
-    it.up(disk_mb=disk_mb, with_secrets=not no_secrets, say=_say)
+    it.up(disk_mb=disk_mb, with_secrets=not no_secrets, bare=bare, say=_say)
 
 
 @lab.command()

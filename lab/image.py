@@ -17,16 +17,13 @@ import shutil
 import subprocess
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lab import apt
 from lab.errors import LabError
 from toolchain.locks import exclusive
 from toolchain.paths import cache_dir
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 SUITES = ("trixie", "bookworm")
 """The hosts' release, then the one that still has PostgreSQL 15."""
@@ -53,6 +50,9 @@ QUIET_UNITS = (
 """Units that packages enable and that only a site's configuration may start."""
 
 SETUP = Path(__file__).with_name("image-setup.sh")
+
+Build = Callable[[Path, list[str], list[str]], list[str]]
+"""Target folder, apt source lines and apt options to a build's argument list."""
 
 _EXCLUDED = ("/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*", "/usr/share/doc/*")
 
@@ -85,45 +85,68 @@ def ensure(say: Callable[[str], None]) -> Path:
     Two builders at once: the second waits and takes the first one's result. Raises LabError with the build's
     last lines when it fails; nothing half-built stays under the final name.
     """
-    image = path()
-    if image.is_dir():
-        return image
+    what = f"hosts' root file system ({len(BASE) + len(SERVICES)} packages and what they need)"
+    return made(path(), what, command, say)
+
+
+def made(final: Path, what: str, build_command: Build, say: Callable[[str], None]) -> Path:
+    """Return the image's folder ``final``, made by the build's command first when it isn't there; see ``ensure``."""
+    if final.is_dir():
+        return final
     with exclusive(cache_dir() / "image.lock", waiting=lambda: say("waiting for another build of the image")):
-        if image.is_dir():
-            return image
+        if final.is_dir():
+            return final
         _sweep()
         temporary = cache_dir() / f".image-building-{os.getpid()}"
         try:
-            _build(temporary, say)
-            temporary.rename(image)
+            _run(temporary, what, build_command, say)
+            temporary.rename(final)
         finally:
             _remove(temporary)
-    return image
+    return final
 
 
 def command(target: Path, sources: list[str], options: list[str]) -> list[str]:
     """Return the build as an argument list: pure, so that a test reads it."""
+    return build(target, sources, options, packages=(*BASE, *SERVICES))
+
+
+def build(
+    target: Path,
+    sources: list[str],
+    options: list[str],
+    *,
+    packages: tuple[str, ...],
+    before: tuple[str, ...] = (),
+    after: tuple[str, ...] = (),
+) -> list[str]:
+    """Return a build of these packages; ``before`` and ``after`` are shell commands around the common setup.
+
+    In them ``$1`` is the fresh root file system.
+    """
     units = " ".join(map(shlex.quote, QUIET_UNITS))
     # A mount namespace of its own: a killed build leaves no /proc or /sys mounted in the cache.
     return [
         *("unshare", "--mount", "--propagation", "private", "mmdebstrap"),
         *("--mode=root", "--variant=minbase", "--format=directory"),
-        f"--include={','.join((*BASE, *SERVICES))}",
+        f"--include={','.join(packages)}",
         *(f"--aptopt={option}" for option in options),
         *(f"--dpkgopt=path-exclude={pattern}" for pattern in _EXCLUDED),
+        *(f"--customize-hook={hook}" for hook in before),
         f'--customize-hook=chroot "$1" /bin/sh -s -- {units} <{shlex.quote(str(SETUP))}',
+        *(f"--customize-hook={hook}" for hook in after),
         SUITES[0],
         str(target),
         *sources,
     ]
 
 
-def _build(target: Path, say: Callable[[str], None]) -> None:
+def _run(target: Path, what: str, build_command: Build, say: Callable[[str], None]) -> None:
     if not apt.KEYRING.is_file():
         message = f"{apt.KEYRING} is missing: install the package debian-archive-keyring"
         raise LabError(message)
-    say(f"building the hosts' root file system ({len(BASE) + len(SERVICES)} packages and what they need)")
-    argv = command(target, apt.machine_archive().lines(SUITES), apt.machine_options())
+    say(f"building the {what}")
+    argv = build_command(target, apt.machine_archive().lines(SUITES), apt.machine_options())
     started = time.monotonic()
     tail: deque[str] = deque(maxlen=25)
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8", "TMPDIR": "/tmp"}  # noqa: S108 -- mmdebstrap wants a path that exists in the chroot as well
@@ -134,7 +157,9 @@ def _build(target: Path, say: Callable[[str], None]) -> None:
             text = line.strip()
             tail.append(text)
             if text.startswith("I: ") and "success" not in text:
-                say(f"  {time.monotonic() - started:4.0f} s  {text.removeprefix('I: ')}")
+                # A hook's whole text follows, which nobody wants to read here.
+                step = "setting up" if "--customize-hook" in text else text.removeprefix("I: ")
+                say(f"  {time.monotonic() - started:4.0f} s  {step}")
     if process.returncode != 0:
         message = f"the image could not be built (mmdebstrap exit {process.returncode}):\n  " + "\n  ".join(tail)
         if any("NO_PUBKEY" in line for line in tail):

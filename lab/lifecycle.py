@@ -13,11 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lab import cgroup, control, image, keys, network, process, secrets, sitefile, storage
+from lab import cgroup, control, images, keys, network, process, secrets, sitefile, storage
 from lab.errors import LabError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from lab.model import LabHost, LabSpec
 
@@ -33,12 +33,14 @@ def up(
     *,
     disk_mb: int = storage.DEFAULT_DISK_MB,
     with_secrets: bool = True,
+    bare: Iterable[str] = (),
 ) -> None:
     """Bring every host up and wait for its SSH; what runs already is left alone.
 
     After a lab whose processes were killed: cleans up what they left and starts again on the same disks. Hosts
     that were powered off on purpose are started too. ``with_secrets=False`` leaves the stack without secrets, for
-    those who want hosts only. Raises LabError with the reason.
+    those who want hosts only. The hosts named in ``bare`` start from a bare image (see ``lab.bare``), and stay with
+    it as long as they have a disk. Raises LabError with the reason.
     """
     require_root()
     if disk_mb < storage.MINIMUM_DISK_MB:
@@ -48,10 +50,11 @@ def up(
         message = f"lab name {spec.name!r}: a real stack has this name ({spec.site_file.name}); use another --name"
         raise LabError(message)
     _refuse_elsewhere(spec)
-    root_image = image.ensure(say)
+    bare = tuple(bare)
+    images.ensure(spec, bare, say)  # may take minutes: not under the lock
     with _locked(spec, say):
         started = time.monotonic()
-        root_image = _same_image(spec, root_image)
+        images.record(spec, images.ensure(spec, bare, say))
         keys.ensure(spec)
         if sitefile.ensure(spec, disk_mb=disk_mb):
             say(f"site file written: {spec.site_file}")
@@ -60,7 +63,7 @@ def up(
             with ThreadPoolExecutor() as pool:
                 list(pool.map(lambda host: storage.create(spec.disk(host), disk_mb), spec.hosts))
             network.create(spec)
-            _start_supervisor(spec, root_image)
+            _start_supervisor(spec)
 
         def bring(host: LabHost) -> bool:
             fresh = bool(control.ask(spec, "start", host=host.name)["started"])
@@ -175,13 +178,13 @@ def _backing(device: Path) -> str:
         return ""
 
 
-def _start_supervisor(spec: LabSpec, root_image: Path) -> None:
+def _start_supervisor(spec: LabSpec) -> None:
     spec.logs.mkdir(exist_ok=True)
     log = spec.logs / "supervisor.log"
     argv = [
         *("ip", "netns", "exec", spec.netns, "unshare", "--mount", "--propagation", "private"),
         *(sys.executable, "-B", "-m", "lab.supervisor"),
-        *("--name", spec.name, "--state", str(spec.root), "--image", str(root_image)),
+        *("--name", spec.name, "--state", str(spec.root)),
     ]
     with log.open("ab") as output:
         child = subprocess.Popen(  # noqa: S603 -- argument list from this file
@@ -199,19 +202,6 @@ def _start_supervisor(spec: LabSpec, root_image: Path) -> None:
             message = f"lab {spec.name}: its supervisor did not start:\n{tail}"
             raise LabError(message)
         time.sleep(0.02)
-
-
-def _same_image(spec: LabSpec, current: Path) -> Path:
-    """Return the image that the lab's disks were made over; disks are layers over one image and no other."""
-    mark = spec.folder / "image"
-    if any(spec.disk(host).exists() for host in spec.hosts) and mark.exists():
-        used = Path(mark.read_text(encoding="utf-8").strip())
-        if not used.is_dir():
-            message = f"lab {spec.name}: the image of its disks is gone ({used}); take it down first: keadb lab down"
-            raise LabError(message)
-        return used
-    mark.write_text(f"{current}\n", encoding="utf-8")
-    return current
 
 
 @contextlib.contextmanager

@@ -111,6 +111,11 @@ class LabSpec:
         return self.folder / "lab.json"
 
     @property
+    def images(self) -> Path:
+        """Which image each host's disk is a layer over."""
+        return self.folder / "images.json"
+
+    @property
     def socket(self) -> Path:
         """Where the supervisor listens."""
         return self.folder / "control.sock"

@@ -61,10 +61,13 @@ def mount(spec: LabSpec, host: LabHost, image: Path) -> Path:
     run("mount", "-t", "overlay", "-o", layers, "overlay", str(merged))
     for folder in DATA_FOLDERS:
         source = volume / "data" / folder.replace("/", "-")
+        original = image / folder
         if not source.exists():
             source.mkdir()
-            original = image / folder
-            shutil.copystat(original, source)
-            shutil.chown(source, original.stat().st_uid, original.stat().st_gid)
+            if original.exists():
+                shutil.copystat(original, source)
+                shutil.chown(source, original.stat().st_uid, original.stat().st_gid)
+        # A bare host's packages find the folder there, as on a machine whose data disk its owner mounted.
+        (merged / folder).mkdir(parents=True, exist_ok=True)
         run("mount", "--bind", str(source), str(merged / folder))
     return merged

@@ -20,13 +20,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lab import cgroup, container, control, network, process, storage
+from lab import cgroup, container, control, images, network, process, storage
 from lab.errors import LabError
 from lab.model import LabHost, LabSpec
 from lab.run import run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 _BANNER = b"SSH-2.0-"
 _INIT_DEADLINE = 10.0
@@ -37,9 +37,9 @@ _REBOOT = 133
 class Supervisor:
     """Keeps the containers of one lab. Methods are called from one thread a request."""
 
-    def __init__(self, spec: LabSpec, image: Path) -> None:
+    def __init__(self, spec: LabSpec, chosen: Mapping[str, images.Image]) -> None:
         self.spec = spec
-        self.image = image
+        self.images = chosen
         self.roots: dict[str, Path] = {}
         self.containers: dict[str, subprocess.Popen[bytes]] = {}
         self.inits: dict[str, process.Identity] = {}
@@ -67,7 +67,7 @@ class Supervisor:
             if self.running(host):
                 return {"started": False}
             if host.name not in self.roots:
-                root = storage.mount(self.spec, host, self.image)
+                root = storage.mount(self.spec, host, self.images[host.name].folder)
                 container.seed(self.spec, host, root)
                 self.roots[host.name] = root
             group = cgroup.create(self.group(host))
@@ -259,14 +259,13 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--name", required=True)
     parser.add_argument("--state", required=True, type=Path)
-    parser.add_argument("--image", required=True, type=Path)
     arguments = parser.parse_args()
     spec = LabSpec(arguments.name, arguments.state)
     # A fresh view of control groups, and a runtime folder of systemd-nspawn's own that goes with the namespace.
     run("mount", "-t", "cgroup2", "cgroup2", "/sys/fs/cgroup")
     Path("/run/systemd").mkdir(exist_ok=True)
     run("mount", "-t", "tmpfs", "-o", "mode=0755", "tmpfs", "/run/systemd")
-    Supervisor(spec, arguments.image).serve()
+    Supervisor(spec, images.read(spec)).serve()
 
 
 if __name__ == "__main__":

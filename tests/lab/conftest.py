@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lab.api import Lab
-from tests.lab.harness import MEASURED, NAME, CommandLines, Site, Writer
+from tests.lab.harness import BARE, MEASURED, NAME, CommandLines, Site, Writer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,7 +53,7 @@ def site() -> Iterator[Site]:
     made = Site(NAME, lab)
     lab.down()
     try:
-        lab.up()
+        lab.up(bare=[BARE])
         sampler = CommandLines()
         sampler.start()
         started = time.monotonic()

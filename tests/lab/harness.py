@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 KEADB = ROOT / "bin" / "keadb"
 NAME = os.environ.get("KEADB_TEST_LAB", "test")
+BARE = "db-02"
+"""The host that starts with nothing installed on it, so that every run meets what packages do by themselves."""
 
 
 def wait_for(what: str, get: Callable[[], Any], seconds: float = 90) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import apt, cgroup, image, packages
+from lab import apt, bare, cgroup, image, packages
 from lab.errors import LabError
 
 TARGETS = [
@@ -165,3 +165,43 @@ class TestImage:
         assert argv[:4] == ["unshare", "--mount", "--propagation", "private"]
         assert argv[-3:] == ["trixie", str(tmp_path), "deb http://m/ trixie main"]
         assert '--aptopt=Acquire::Retries "3"' in argv
+
+    def test_progress_shows_steps_and_not_the_text_of_hooks(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A minute without a word is too long; a shell script on one line is no word."""
+        self.build(monkeypatch, """echo "I: running --customize-hook in shell: sh -c 'long text'"; mkdir "$0\"""")
+        said: list[str] = []
+        image.ensure(said.append)
+        assert [line.split("s  ")[1] for line in said[1:-1]] == ["setting up"]
+
+
+class TestBareImage:
+    """A machine with nothing of a site on it, and a repository beside it."""
+
+    def test_a_bare_host_has_no_interpreter_and_nothing_of_a_site(self) -> None:
+        """That is what it is for; all of it lies in the repository instead."""
+        assert not set(bare.BARE) & {"python3", "openssl", *image.SERVICES}
+        assert {"python3", "openssl", *image.SERVICES} <= set(bare.offered())
+
+    def test_the_build_downloads_before_the_common_setup_and_adds_the_source_after_it(self, tmp_path: Path) -> None:
+        """The common setup empties apt's folders."""
+        argv = bare.command(tmp_path, ["deb http://m/ trixie main"], [])
+        hooks = [word for word in argv if word.startswith("--customize-hook=")]
+        assert [
+            next(n for n in ("--download-only", "bare-setup", "image-setup", "sources.list.d") if n in h)
+            for h in hooks
+        ] == [
+            "--download-only",
+            "bare-setup",
+            "image-setup",
+            "sources.list.d",
+        ]
+        assert "postgresql-15" in hooks[0]
+        assert f"--include={','.join(bare.BARE)}" in argv
+
+    def test_the_recipe_names_it(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        """What the repository offers belongs to it; the full image is another one."""
+        monkeypatch.setenv("KEADB_CACHE", str(tmp_path))
+        before = bare.path()
+        assert before != image.path()
+        monkeypatch.setattr(image, "SERVICES", (*image.SERVICES, "haproxy"))
+        assert bare.path() != before

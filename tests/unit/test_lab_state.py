@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 
-from lab import cgroup, cli, container, control, keys, lifecycle, network, process, storage
+from lab import bare, cgroup, cli, container, control, image, images, keys, lifecycle, network, process, storage
 from lab.errors import LabError
 from lab.model import LabSpec
 
@@ -190,23 +190,47 @@ class TestCleaning:
 class TestImageOfDisks:
     """Disks are layers over one image and no other."""
 
-    def test_kept_disks_keep_their_image(self, spec: LabSpec, tmp_path: Path) -> None:
-        """A changed recipe must not slide another root file system below them."""
-        first, second = tmp_path / "image-1", tmp_path / "image-2"
-        first.mkdir()
-        assert lifecycle._same_image(spec, first) == first
-        disk = spec.disk(spec.hosts[0])
-        disk.parent.mkdir()
-        disk.touch()
-        assert lifecycle._same_image(spec, second) == first
-        first.rmdir()
-        with pytest.raises(LabError, match="take it down first"):
-            lifecycle._same_image(spec, second)
+    @pytest.fixture
+    def today(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Path]:
+        """Today's images, as if built: the test may let another day come."""
+        folders = {"full": tmp_path / "image-1", "bare": tmp_path / "bare-1"}
+        for folder in folders.values():
+            folder.mkdir()
+        monkeypatch.setattr(image, "ensure", lambda _say: folders["full"])
+        monkeypatch.setattr(bare, "ensure", lambda _say: folders["bare"])
+        return folders
 
-    def test_without_disks_todays_image_is_used(self, spec: LabSpec, tmp_path: Path) -> None:
-        """An `up` that failed early binds nobody."""
-        lifecycle._same_image(spec, tmp_path / "image-1")
-        assert lifecycle._same_image(spec, tmp_path / "image-2") == tmp_path / "image-2"
+    @staticmethod
+    def bring_up(spec: LabSpec, *bare_hosts: str) -> list[Path]:
+        """Choose and write down, as `up` does, and make the disks."""
+        images.record(spec, images.ensure(spec, bare_hosts, lambda _line: None))
+        for host in spec.hosts:
+            spec.disk(host).parent.mkdir(exist_ok=True)
+            spec.disk(host).touch()
+        return [images.read(spec)[host.name].folder for host in spec.hosts]
+
+    def test_kept_disks_keep_their_image(self, spec: LabSpec, today: dict[str, Path]) -> None:
+        """A changed recipe must not slide another root file system below them; a bare one stays bare unasked."""
+        first = self.bring_up(spec, "db-02")
+        assert first == [today["full"], today["bare"], today["full"]]
+        today.update(full=spec.root, bare=spec.root)
+        assert self.bring_up(spec) == first
+        first[1].rmdir()
+        with pytest.raises(LabError, match=r"the image of t1-kea-db-02's disk is gone .*; take the lab down first"):
+            self.bring_up(spec)
+
+    def test_without_disks_todays_image_is_used(self, spec: LabSpec, today: dict[str, Path]) -> None:
+        """An `up` that failed early binds nobody; neither does a wish that came to nothing."""
+        images.record(spec, images.ensure(spec, ["db-02"], lambda _line: None))
+        today["full"] = spec.root
+        assert self.bring_up(spec) == [spec.root] * 3
+
+    def test_a_host_with_a_disk_cannot_become_bare(self, spec: LabSpec, today: dict[str, Path]) -> None:
+        """Said at once instead of starting it as it was."""
+        assert today
+        self.bring_up(spec)
+        with pytest.raises(LabError, match="t1-kea-db-02 has a disk that was not made bare; take the lab down first"):
+            self.bring_up(spec, "db-02")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: a host's root file system belongs to root")

@@ -1,0 +1,54 @@
+"""A host that began bare: what packages bring along was really met, and nothing of it ever ran.
+
+The site's second database host starts without Python, openssl, PostgreSQL and the rest (see ``lab.bare``); the
+first `up` installed them. A host of the full image can show none of this: there packages were installed before.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lab import images
+from tests.lab.harness import BARE
+
+if TYPE_CHECKING:
+    from tests.lab.harness import Site
+
+pytestmark = pytest.mark.lab
+
+
+def output(site: Site, *argv: str) -> str:
+    """Return what a command says on the bare host."""
+    done = site.lab.exec(BARE, argv)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_up_installed_all_of_it(settled: Site) -> None:
+    """From an image without an interpreter to a member; apt was run by keadb alone, and left nothing half done."""
+    image = images.read(settled.lab.spec)[settled.lab.spec.host(BARE).name]
+    assert image.bare
+    for program in ("python3", "openssl", "etcd", "patroni"):
+        assert not (image.folder / "usr/bin" / program).exists()
+        assert output(settled, "sh", "-c", f"command -v {program}")
+    assert output(settled, "dpkg", "--audit") == ""
+
+
+def test_what_packages_start_by_themselves_never_ran(settled: Site) -> None:
+    """Not for a moment: an etcd or PostgreSQL of the distribution would hold ports and data folders."""
+    own = output(settled, "journalctl", "--quiet", "--unit=keadb-etcd.service", "--lines=1")
+    assert own  # so that silence means something
+    theirs = ("etcd.service", "postgresql.service", "postgresql@15-main.service")
+    assert output(settled, "journalctl", "--quiet", *(f"--unit={unit}" for unit in theirs)) == ""
+    assert output(settled, "pg_lsclusters", "--no-header") == ""
+    masked = settled.lab.exec(BARE, ["systemctl", "is-enabled", "etcd.service", "postgresql.service"])
+    assert masked.stdout.split() == ["masked", "masked"]
+
+
+def test_versions_are_held(settled: Site) -> None:
+    """An upgrade of the whole machine leaves the cluster's packages where they are."""
+    held = output(settled, "apt-mark", "showhold").split()
+    assert {"patroni", "postgresql-15"} <= set(held)
+    assert settled.healthy()
