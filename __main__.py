@@ -25,6 +25,9 @@ hosts = {
 etcd = EtcdCluster(EtcdClusterArgs(site=site, hosts=hosts))
 postgres = PostgresCluster(site, hosts, etcd)
 KeaDatabase(site, hosts, postgres)
+applied = [step for host in hosts.values() for step in host.applied]
+for host in hosts.values():
+    host.prune(depends_on=applied)
 
 pulumi.export("site", site.name)
 pulumi.export("conninfo", conninfo(site))

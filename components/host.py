@@ -1,8 +1,9 @@
 """One host under keadb's care: the only caller of ``remote.Command``.
 
 A host is reached as the site's own deploy identity with its host key pinned, gets the applier, the secrets that
-it needs, the base system and its certificates. Services then hand it bundles. It never restarts a machine,
-never opens a second way in, and deletes nothing on the host when it leaves the program.
+it needs, the base system and its certificates. Services then hand it bundles; at the end ``prune`` takes away what
+bundles placed that the site no longer has here. It never restarts a machine, never opens a second way in, and
+deletes nothing on the host when the host itself leaves the program.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ exec sudo -n python3 -c '{_INSTALL}'
 class HostArgs:
     """What a host is made of: its machine, the site, the site's secrets, and the bundles it will be given.
 
-    ``bundles`` is only used to know which secrets the host needs; ``Host.apply`` sends them.
+    ``bundles`` is only used to know which secrets the host needs and which bundles it has; ``Host.apply`` sends them.
     """
 
     site: Site
@@ -65,15 +66,18 @@ class Host(pulumi.ComponentResource):
     """A host with applier, secrets, base system and certificates, ready for the bundles of services.
 
     Creates five commands: bootstrap, secrets, base, keys, certificates. ``ready`` is what everything else on
-    this host waits for.
+    this host waits for, ``applied`` are the commands that send it bundles.
     """
 
     ready: pulumi.Resource
+    applied: list[pulumi.Resource]
 
     def __init__(self, args: HostArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         """Register the host under its own name."""
         self.spec = args.site.hosts[args.machine.name]
         super().__init__(naming.type_token("components", "Host"), self.spec.name, {}, opts)
+        self.applied = []
+        self._names = sorted(bundle.name for bundle in args.bundles)
         self._secrets = args.secrets
         self._machine = args.machine
         self._connection = remote.ConnectionArgs(
@@ -131,12 +135,26 @@ class Host(pulumi.ComponentResource):
         if bundle.host != self.spec.name:
             msg = f"bundle {bundle.name} is for {bundle.host}, not for {self.spec.name}"
             raise ValueError(msg)
-        return self._command(
+        sent = self._command(
             bundle.name,
             create=f"sudo -n {APPLIER} apply",
             stdin=bundle.to_json(self._secrets.fingerprints(bundle.secrets)),
             depends_on=[self.ready, *depends_on],
             parent=parent,
+        )
+        self.applied.append(sent)
+        return sent
+
+    def prune(self, depends_on: Sequence[pulumi.Resource]) -> pulumi.Resource:
+        """Tell the host which bundles it has, so that it takes away all others; runs when that list changes.
+
+        Give it every bundle of the site to wait for: what goes may still be needed until all of them are in force.
+        """
+        return self._command(
+            "prune",
+            create=f"sudo -n {APPLIER} prune",
+            stdin=_as_json({"host": self.spec.name, "bundles": self._names}),
+            depends_on=[self.ready, *depends_on],
         )
 
     def _command(

@@ -175,3 +175,18 @@ def test_services_wait_for_what_they_stand_on(program: Program) -> None:
         step = name.removeprefix(_host_of(name, program) + "-")
         if step not in {"bootstrap", "secrets", "base", "keys", "certificates"}:
             assert f"{_host_of(name, program)}-certificates" in waits_for, name
+
+
+def test_every_host_is_told_its_bundles_after_all_are_in_force(program: Program) -> None:
+    """What the site no longer has goes last; the list is the one of the bundles that were sent."""
+    prunes = {_host_of(c.name, program): c for c in program.commands() if c.name.endswith("-prune")}
+    assert set(prunes) == set(program.site["hosts"])
+    sent = program.bundles()
+    for host, command in prunes.items():
+        assert command.inputs["create"] == "sudo -n /usr/lib/keadb/keadb-apply prune"
+        assert json.loads(unwrap(command.inputs["stdin"])) == {
+            "host": host,
+            "bundles": sorted(name for on, name in sent if on == host),
+        }
+        waits_for = " ".join(command.dependencies)
+        assert [key for key in sent if f"{key[0]}-{key[1]}" not in waits_for] == []
