@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ops.cluster_commands import COMMANDS
 from ops.exits import CommandError, Exit
 
 if TYPE_CHECKING:
@@ -45,6 +46,10 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 def cli() -> None:
     """High-availability PostgreSQL for Kea DHCP: one stack a site."""
+
+
+for _command in COMMANDS:
+    cli.add_command(_command)
 
 
 def main() -> None:

@@ -57,9 +57,18 @@ async def ask(host: Host, identity: asyncssh.SSHKey) -> Answer:
 
 async def run_on(host: Host, identity: asyncssh.SSHKey, command: str) -> asyncssh.SSHCompletedProcess:
     """Run a command on a host as its deploy user; raises OSError (TimeoutError too) and asyncssh.Error."""
+    connection = await connect(host, identity)
+    try:
+        return await asyncio.wait_for(connection.run(command, check=False), ANSWER_SECONDS)
+    finally:
+        connection.close()
+
+
+async def connect(host: Host, identity: asyncssh.SSHKey) -> asyncssh.SSHClientConnection:
+    """Connect as the host's deploy user, its key pinned; raises OSError (TimeoutError too) and asyncssh.Error."""
     pinned = asyncssh.import_public_key(host.ssh_host_key)
     async with asyncio.timeout(CONNECT_SECONDS):
-        connection = await asyncssh.connect(
+        return await asyncssh.connect(
             str(host.address),
             port=host.ssh_port,
             username=host.ssh_user,
@@ -69,10 +78,6 @@ async def run_on(host: Host, identity: asyncssh.SSHKey, command: str) -> asyncss
             config=None,
             agent_path=None,
         )
-    try:
-        return await asyncio.wait_for(connection.run(command, check=False), ANSWER_SECONDS)
-    finally:
-        connection.close()
 
 
 def why(host: Host, error: Exception) -> str:

@@ -141,6 +141,7 @@ class FakePatroni:
         self.leader: str | None = DB1
         self.sync: str | None = DB2
         self.paused = False
+        self.lag = 0
         self.states = {DB1: "running", DB2: "streaming"}
         self.pending: dict[str, dict[str, Any]] = {}
         self.patches: list[dict[str, Any]] = []
@@ -184,6 +185,7 @@ class FakePatroni:
             if method == "POST":
                 return self._act(name, path, body)
             self.patches.append(body)
+            self.paused = bool(body.get("pause", self.paused))
             _merge(self.config, {k: v for k, v in body.items() if k not in self.deaf_to})
             self._flag()
             return 200, self.config
@@ -237,7 +239,7 @@ class FakePatroni:
 
     def _cluster(self) -> dict[str, Any]:
         members = [
-            {"name": name, "role": self._role(name), "state": state, "timeline": 1, "lag": 0}
+            {"name": name, "role": self._role(name), "state": state, "timeline": 1, "lag": self.lag}
             | ({"pending_restart": True} if name in self.pending else {})
             for name, state in self.states.items()
         ]
@@ -254,6 +256,8 @@ class FakePatroni:
             node |= {"state": "running", "replication_state": "streaming"}
         if name in self.pending:
             node |= {"pending_restart": True, "pending_restart_reason": self.pending[name]}
+        if self.paused:
+            node["pause"] = True
         node["database_system_identifier"] = self.identifiers.get(name)
         return (200 if node["state"] == "running" else 503), node
 
