@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ops.engine import Result
+    from ops.hosts_look import Look
     from ops.stacks import Stack
 
 stack_option = click.option("--stack", "-s", "name", required=True, help="Stack, as in Pulumi.<stack>.yaml.")
@@ -106,16 +107,48 @@ def _engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @cli.command()
 @_engine_options
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
-def up(*, name: str, diff: bool, expect_no_changes: bool, as_json: bool, yes: bool) -> int:
+@click.option("--no-look", is_flag=True, help="Do not ask the hosts first whether they still have what was applied.")
+@click.option("--repair", multiple=True, metavar="HOST", help="Of hosts that lost what was applied, only this one.")
+def up(
+    *,
+    name: str,
+    diff: bool,
+    expect_no_changes: bool,
+    as_json: bool,
+    yes: bool,
+    no_look: bool,
+    repair: tuple[str, ...],
+) -> int:
     """Bring the hosts of a stack to what its site file says."""
-    return _operate("up", name, diff=diff, expect_no_changes=expect_no_changes, as_json=as_json, yes=yes)
+    if no_look and repair:
+        msg = "--repair needs the look at the hosts: leave --no-look out"
+        raise CommandError(msg, Exit.USAGE)
+    return _operate(
+        "up",
+        name,
+        diff=diff,
+        expect_no_changes=expect_no_changes,
+        as_json=as_json,
+        yes=yes,
+        look=not no_look,
+        repair=repair,
+    )
 
 
 @cli.command()
 @_engine_options
-def preview(*, name: str, diff: bool, expect_no_changes: bool, as_json: bool) -> int:
+@click.option("--check-hosts", is_flag=True, help="Ask the hosts too: what they lost, 'up' would send again.")
+def preview(*, name: str, diff: bool, expect_no_changes: bool, as_json: bool, check_hosts: bool) -> int:
     """Show what 'up' would change; nothing is touched."""
-    return _operate("preview", name, diff=diff, expect_no_changes=expect_no_changes, as_json=as_json, yes=True)
+    return _operate(
+        "preview",
+        name,
+        diff=diff,
+        expect_no_changes=expect_no_changes,
+        as_json=as_json,
+        yes=True,
+        look=check_hosts,
+    )
 
 
 @cli.command()
@@ -127,8 +160,18 @@ def destroy(*, name: str, as_json: bool, yes: bool) -> int:
     return _operate("destroy", name, diff=False, expect_no_changes=False, as_json=as_json, yes=yes)
 
 
-def _operate(operation: str, name: str, *, diff: bool, expect_no_changes: bool, as_json: bool, yes: bool) -> int:
-    from ops import sites
+def _operate(
+    operation: str,
+    name: str,
+    *,
+    diff: bool,
+    expect_no_changes: bool,
+    as_json: bool,
+    yes: bool,
+    look: bool = False,
+    repair: tuple[str, ...] = (),
+) -> int:
+    from ops import hosts_look, sites
     from ops.stacks import enter_namespace, resolve
 
     stack = resolve(name)
@@ -143,18 +186,23 @@ def _operate(operation: str, name: str, *, diff: bool, expect_no_changes: bool, 
     sites.require_secrets(stack)
     enter_namespace(stack)
     hosts = tuple(site.hosts)
+    seen = hosts_look.look(stack, site, only=repair) if look else hosts_look.Look()
+    for note in seen.notes:
+        click.echo(f"warning: {note}", err=True)
     if ask:
-        planned = _run(stack, "preview" if operation == "up" else "", hosts, diff=diff, as_json=False)
+        planned = _run(stack, "preview" if operation == "up" else "", hosts, seen, diff=diff, as_json=False)
         if planned is not None and planned.failed:
             return Exit.FAILED
         if planned is not None and not planned.run.changes:
             return Exit.OK
         click.confirm(f"{operation} stack {name}?", abort=True)
-    result = _run(stack, operation, hosts, diff=diff and not ask, as_json=as_json)
+    result = _run(stack, operation, hosts, seen, diff=diff and not ask, as_json=as_json)
     return Exit.OK if result is None else result.exit_code(expect_no_changes=expect_no_changes)
 
 
-def _run(stack: Stack, operation: str, hosts: tuple[str, ...], *, diff: bool, as_json: bool) -> Result | None:
+def _run(
+    stack: Stack, operation: str, hosts: tuple[str, ...], seen: Look, *, diff: bool, as_json: bool
+) -> Result | None:
     """Run one operation and show it; None for no operation at all."""
     if not operation:
         return None
@@ -170,7 +218,12 @@ def _run(stack: Stack, operation: str, hosts: tuple[str, ...], *, diff: bool, as
         display = progress.Screen(err)
     else:
         display = progress.Lines(err)
-    options = engine.Options(diff=click.echo if diff and not as_json else None, color=diff and sys.stdout.isatty())
+    options = engine.Options(
+        diff=click.echo if diff and not as_json else None,
+        color=diff and sys.stdout.isatty(),
+        replace=seen.replace,
+        notes=tuple(seen.notes),
+    )
     with display:
         result = engine.operate(stack, operation, hosts=hosts, display=display, options=options)
     if as_json:
@@ -194,6 +247,8 @@ def _show(result: Result, out: Console, err: Console) -> None:
     # The engine counts what groups others too; people count what runs on hosts.
     count = len(result.run.changed()) or result.run.changes
     changes = "no changes" if not count else f"{count} change{'' if count == 1 else 's'}"
+    if not preview and not result.failed and result.run.left_hosts_alone:
+        changes += ", nothing changed on any host,"
     how = "failed" if result.failed else ("would make " + changes if preview else changes)
     out.print(f"{result.operation} {result.stack}: {how} in {result.seconds:.1f} s", markup=False)
 

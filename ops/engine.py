@@ -29,10 +29,16 @@ OPERATIONS = ("up", "preview", "destroy")
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How one operation is to be run. ``diff`` gets the engine's own diff text line by line, None for none."""
+    """How one operation is to be run.
+
+    ``diff`` gets the engine's own diff text line by line, None for none. ``replace`` are URNs that are made anew
+    although nothing about them changed; ``notes`` say why, and are part of the result's warnings.
+    """
 
     diff: Callable[[str], None] | None = None
     color: bool = False
+    replace: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(kw_only=True)
@@ -44,6 +50,8 @@ class Result:
     run: Run
     seconds: float
     failed: bool
+    notes: tuple[str, ...] = ()
+    """What was said before the engine started."""
 
     def exit_code(self, *, expect_no_changes: bool) -> Exit:
         """Return the command's exit code: failure first, then unexpected changes."""
@@ -81,7 +89,7 @@ class Result:
                 }
                 for f in self.run.failures
             ],
-            "warnings": list(self.run.warnings),
+            "warnings": [*self.notes, *self.run.warnings],
         }
 
 
@@ -144,7 +152,12 @@ def operate(
     if error and not run.failures:
         run.failures.append(Failure(place=None, message=_engine_error(error)))
     return Result(
-        stack=stack.name, operation=operation, run=run, seconds=time.monotonic() - began, failed=bool(error)
+        stack=stack.name,
+        operation=operation,
+        run=run,
+        seconds=time.monotonic() - began,
+        failed=bool(error),
+        notes=options.notes,
     )
 
 
@@ -159,6 +172,8 @@ def _attempt(handle: auto.Stack, operation: str, run: Run, display: Display, opt
         "color": "always" if options.color else "never",
         "suppress_outputs": True,
     }
+    if options.replace:
+        arguments["replace"] = list(options.replace)
     if options.diff is not None:
         arguments |= {"diff": True, "on_output": _without_diagnostics(options.diff)}
     try:
@@ -168,6 +183,7 @@ def _attempt(handle: auto.Stack, operation: str, run: Run, display: Display, opt
             handle.up(show_secrets=False, **arguments)
         elif operation == "destroy":
             arguments.pop("diff", None)
+            arguments.pop("replace", None)
             handle.destroy(show_secrets=False, **arguments)
         else:
             msg = f"unknown operation {operation!r}, allowed: {', '.join(OPERATIONS)}"

@@ -16,8 +16,12 @@ from typing import Any
 
 COMMAND_TYPE = "command:remote:Command"
 UNCHANGED = frozenset({"same", "read", "refresh"})
+REPLACED_BY = "create-replacement"
+REST_OF_REPLACING = frozenset({"replace", "delete-replaced", "discard-replaced"})
+"""What the engine says of a resource after its replacement was created; nothing more happens on a host for it."""
 FINAL_DIAGNOSTIC = re.compile(r"^(update|preview|destroy|refresh) failed$")
 MARKUP = re.compile(r"<\{%.*?%\}>|\x1b\[[0-9;]*[A-Za-z]")
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 RUNNING = re.compile(r"""running (?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'):?\s*""", re.DOTALL)
 EXIT_STATUS = re.compile(r"(?:Process exited with status|exit status) (\d+)")
 PROGRAM_ERROR = "python inline source runtime error: "
@@ -57,6 +61,16 @@ class Progress:
     keys: tuple[str, ...] = ()
     summary: Mapping[str, Any] | None = None
     """What the applier printed, when this was one of its commands."""
+    said: str = ""
+    """The last line of progress that the host told."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Said:
+    """One line of progress from a step that runs."""
+
+    place: Place
+    line: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +82,10 @@ class Failure:
 
     def __str__(self) -> str:
         return f"{self.place}: {self.message}" if self.place else self.message
+
+
+News = Progress | Said | Failure | None
+"""What one event changed, if people care."""
 
 
 def plain(text: str) -> str:
@@ -146,7 +164,13 @@ class Run:
             key=lambda s: (order.get(s.place.host or "", len(order)), s.started),
         )
 
-    def take(self, event: Any) -> Progress | Failure | None:
+    @property
+    def left_hosts_alone(self) -> bool:
+        """True when steps ran and every one that says whether it changed something says no."""
+        said = [s.summary["changed"] for s in self.changed() if s.summary is not None and "changed" in s.summary]
+        return bool(said) and not any(said)
+
+    def take(self, event: Any) -> News:
         """Take in one engine event; return the step or failure that it changed, if people care.
 
         ``event`` is a ``pulumi.automation.EngineEvent``; only its fields are used, so that this module starts
@@ -168,9 +192,15 @@ class Run:
     def _begin(self, metadata: Any) -> Progress | None:
         kind, _ = urn_name(metadata.urn)
         operation = _name(metadata.op)
+        if operation == REPLACED_BY:
+            operation = "replace"
+        elif operation in REST_OF_REPLACING and metadata.urn not in self.steps:
+            return None
         if _is_bookkeeping(kind):
             return None
         known = self.steps.get(metadata.urn)
+        if known is not None and operation in REST_OF_REPLACING:
+            return None
         if known is not None and known.state is State.RUNNING:
             known.operation = operation if known.operation in UNCHANGED else known.operation
             return None
@@ -187,7 +217,7 @@ class Run:
 
     def _end(self, metadata: Any, state: State) -> Progress | None:
         step = self.steps.get(metadata.urn)
-        if step is None:
+        if step is None or (_name(metadata.op) in REST_OF_REPLACING and state is not State.FAILED):
             return None
         step.ended = self.clock()
         if step.state is State.RUNNING or state is State.FAILED:
@@ -197,8 +227,10 @@ class Run:
             step.summary = _applier_summary(metadata)
         return step
 
-    def _diagnostic(self, said: Any) -> Failure | None:
+    def _diagnostic(self, said: Any) -> Failure | Said | None:
         message = plain(said.message or "").strip()
+        if said.severity.startswith("info"):
+            return self._progress(said.urn, message)
         if said.severity == "warning" and message:
             self.warnings.append(message)
         if said.severity != "error" or not message or FINAL_DIAGNOSTIC.match(message):
@@ -210,6 +242,14 @@ class Run:
             return None
         self.failures.append(failure)
         return failure
+
+    def _progress(self, urn: str | None, message: str) -> Said | None:
+        """Keep what a running step tells; an error's lines come this way too, and again with the failure."""
+        step = self.steps.get(urn or "")
+        if step is None or step.state is not State.RUNNING or not message:
+            return None
+        step.said = CONTROL.sub(" ", message.splitlines()[-1]).strip()
+        return Said(place=step.place, line=step.said)
 
 
 def _name(operation: Any) -> str:

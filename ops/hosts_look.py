@@ -31,7 +31,7 @@ NO_APPLIER = 44
 COMMAND = f"test -x {APPLIER} || exit {NO_APPLIER}; exec sudo -n {APPLIER} version"
 
 AFTER_LOSS = {
-    "etcd": (("etcd-form",), ()),
+    "etcd": (("etcd-form", "etcd-roll"), ()),
     "database": (("kea-roles",), ("patroni-converge", "kea-database")),
     "witness": ((), ()),
 }
@@ -159,7 +159,10 @@ def decide(site: Site, given: Mapping[str, Given], answers: Mapping[str, Seen], 
             made.notes.append(
                 f"{name} has another version of {', '.join(other)} than was last applied from here: sent to it again"
             )
-            replace |= {urn for urn in given[name].urns if place_of(urn, site.hosts).step in other}
+            # What only stages a service is brought into force by the cluster's steps, as after any change.
+            steps = {*other, "patroni-form"}
+            replace |= {urn for urn in given[name].urns if place_of(urn, site.hosts).step in steps}
+            replace |= _shared(site, given, site.hosts[name])
     repaired = [name for name in lost if not only or name in only]
     databases = [name for name in repaired if "database" in site.hosts[name].roles]
     if len(databases) > 1:

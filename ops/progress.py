@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ops.events import Failure, Progress, Run, State
+from ops.events import News, Progress, Run, Said, State
 
 STYLES = {State.RUNNING: "yellow", State.OK: "green", State.UNCHANGED: "dim", State.FAILED: "bold red"}
 REFRESH_PER_SECOND = 5
@@ -23,7 +24,7 @@ class Display(Protocol):
 
     def __enter__(self) -> Self: ...
     def __exit__(self, *exc: object) -> None: ...
-    def show(self, run: Run, news: Progress | Failure | None) -> None:
+    def show(self, run: Run, news: News) -> None:
         """Take note of what one event changed."""
 
 
@@ -36,22 +37,27 @@ class Silent:
     def __exit__(self, *exc: object) -> None:
         return None
 
-    def show(self, run: Run, news: Progress | Failure | None) -> None:
+    def show(self, run: Run, news: News) -> None:
         """Show nothing."""
 
 
 class Lines(Silent):
-    """One line when a step begins to work and one when it ends; unchanged steps are left out."""
+    """One line when a step begins to work, one for each thing it tells, one when it ends; unchanged are left out."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._began = time.monotonic()
 
-    def show(self, run: Run, news: Progress | Failure | None) -> None:  # noqa: ARG002 -- the protocol's shape
-        """Print the line of a step that began or ended; failures come with the result."""
+    def show(self, run: Run, news: News) -> None:  # noqa: ARG002 -- the protocol's shape
+        """Print the line of a step that began, told something or ended; failures come with the result."""
+        at = time.monotonic() - self._began
+        if isinstance(news, Said):
+            self._console.print(
+                f"{at:7.1f}s  {news.place}  {news.line}", highlight=False, markup=False, soft_wrap=True
+            )
+            return
         if not isinstance(news, Progress) or news.state is State.UNCHANGED:
             return
-        at = time.monotonic() - self._began
         took = f" after {news.ended - news.started:.1f} s" if news.ended is not None else ""
         self._console.print(
             f"{at:7.1f}s  {news.place}  {news.operation} {news.state}{took}", highlight=False, soft_wrap=True
@@ -59,12 +65,19 @@ class Lines(Silent):
 
 
 class Screen:
-    """A table that is redrawn in place: hosts, their steps, state, elapsed seconds."""
+    """A table that is redrawn in place: hosts, their steps, state, elapsed seconds, the last thing they told.
 
-    def __init__(self, console: Console) -> None:
+    It goes when the run ends: the summary says the same for good.
+    """
+
+    def __init__(self, console: Console, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console
+        self._clock = clock
+        self._began = clock()
         self._run: Run | None = None
-        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=REFRESH_PER_SECOND)
+        self._live = Live(
+            console=console, get_renderable=self.render, refresh_per_second=REFRESH_PER_SECOND, transient=True
+        )
 
     def __enter__(self) -> Self:
         self._live.__enter__()
@@ -75,32 +88,46 @@ class Screen:
     ) -> None:
         self._live.__exit__(kind, exc, trace)
 
-    def show(self, run: Run, news: Progress | Failure | None) -> None:  # noqa: ARG002 -- the protocol's shape
+    def show(self, run: Run, news: News) -> None:  # noqa: ARG002 -- the protocol's shape
         """Remember the run; the table is drawn by the clock."""
         self._run = run
 
-    def _render(self) -> Table:
-        table = Table(box=None, pad_edge=False, show_header=False)
-        if self._run is None:
-            table.add_row(Text("starting the engine", style="dim"))
-            return table
-        steps = [s for s in self._run.steps.values() if s.state is not State.UNCHANGED]
-        unchanged = len(self._run.steps) - len(steps)
+    def render(self) -> RenderableType:
+        """Return the picture of this moment; its columns keep their places from one to the next."""
+        now = self._clock()
+        if self._run is None or not self._run.steps:
+            return Text(f"starting the engine, {now - self._began:.0f} s", style="dim")
+        # A copy: the engine's thread adds to it while this one draws.
+        known = list(self._run.steps.values())
+        steps = [s for s in known if s.state is not State.UNCHANGED]
         # A terminal has only so many lines; what runs or failed matters more than what is done.
-        room = max(self._console.size.height - 4, 5)
+        room = max(self._console.size.height - 3, 3)
         rank = {State.RUNNING: 1, State.FAILED: 0, State.OK: 2, State.UNCHANGED: 3}
         shown = sorted(steps, key=lambda s: (rank[s.state], -s.started))[:room]
-        now = time.monotonic()
+        table = Table(box=None, pad_edge=False, show_header=False, expand=True)
+        # As wide as the widest that may come, so that nothing jumps when it comes.
+        table.add_column(no_wrap=True, min_width=max(len(s.place.host or "-") for s in known))
+        table.add_column(no_wrap=True, min_width=max(len(s.place.step) for s in known))
+        table.add_column(no_wrap=True, min_width=max(len(state) for state in STYLES))
+        table.add_column(no_wrap=True, min_width=8, justify="right")
+        table.add_column(no_wrap=True, ratio=1, overflow="ellipsis")
         for step in sorted(shown, key=lambda s: (s.place.host or "~", s.started)):
             elapsed = (step.ended or now) - step.started
             table.add_row(
-                step.place.host or "-",
-                step.place.step,
+                Text(step.place.host or "-"),
+                Text(step.place.step),
                 Text(step.state, style=STYLES[step.state]),
                 f"{elapsed:.1f} s",
+                Text(step.said if step.state is State.RUNNING else "", style="dim"),
             )
-        table.add_row(Text(f"{unchanged} unchanged, {len(steps) - len(shown)} more", style="dim"))
-        return table
+        return Group(table, self._foot(steps, unchanged=len(known) - len(steps), hidden=len(steps) - len(shown)))
+
+    def _foot(self, steps: list[Progress], *, unchanged: int, hidden: int) -> Text:
+        count = Counter(step.state for step in steps)
+        parts = [f"{count[state]} {state}" for state in (State.OK, State.RUNNING, State.FAILED) if count[state]]
+        parts += [f"{unchanged} unchanged"] if unchanged else []
+        more = f" ({hidden} of them not shown)" if hidden else ""
+        return Text(f"{', '.join(parts)}{more}, {self._clock() - self._began:.0f} s", style="dim", no_wrap=True)
 
 
 def summary_table(run: Run, *, preview: bool) -> Table:
@@ -110,6 +137,8 @@ def summary_table(run: Run, *, preview: bool) -> Table:
         table.add_column(column, overflow="fold")
     for step in run.changed():
         what = ", ".join(step.keys) if preview else _effects(step.summary)
+        if preview and step.operation == "replace" and not set(step.keys) - {"id"}:
+            what = "runs again"
         state = step.operation if step.state is not State.FAILED else f"{step.operation} failed"
         table.add_row(step.place.host or "-", step.place.step, state, what)
     return table
@@ -119,9 +148,10 @@ def _effects(summary: Mapping[str, Any] | None) -> str:
     """Return the applier's summary in a few words: files, packages, units, steps that ran."""
     if summary is None:
         return ""
-    if summary.get("changed") is False:
+    # A list names what changed: none did.
+    if summary.get("changed") in (False, []):
         return "nothing on the host"
-    parts: list[str] = []
+    parts: list[str] = ["the applier"] if "digest" in summary else []
     if files := summary.get("files"):
         parts.append(f"{len(files)} files" if len(files) > 3 else " ".join(files))  # noqa: PLR2004 -- still readable
     if packages := summary.get("packages"):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pulumi.automation.events import EngineEvent
 
-from ops.events import Failure, Place, Progress, Run, State, place_of, readable
+from ops.events import Failure, Place, Progress, Run, Said, State, place_of, readable
 
 HOSTS = ("us1-kea-db-01", "us1-kea-db-01-b", "us1-kea-witness")
 COMMAND = "urn:pulumi:us1::keadb::keadb:components:Host$command:remote:Command::"
@@ -145,3 +145,50 @@ def test_nothing_of_stdin_is_kept(run: Run) -> None:
     run.take(event(resourcePreEvent=step(name, "create", new=state(name, {}))))
     run.take(event(resOutputsEvent=step(name, "create", new=state(name, {"stdout": "{}"}))))
     assert "HIDDEN-STDIN" not in repr(run)
+
+
+def test_a_replacement_is_one_step_with_what_its_creation_did(run: Run) -> None:
+    name = "us1-kea-db-01-etcd"
+    summary = json.dumps({"bundle": "etcd", "changed": True})
+    run.take(event(resourcePreEvent=step(name, "create-replacement")))
+    run.take(event(resOutputsEvent=step(name, "create-replacement", new=state(name, {"stdout": summary}))))
+    for op in ("replace", "delete-replaced"):
+        assert run.take(event(resourcePreEvent=step(name, op))) is None
+        assert run.take(event(resOutputsEvent=step(name, op))) is None
+    (only,) = run.changed()
+    assert (only.operation, only.state, only.ended) == ("replace", State.OK, 1.0)
+    assert only.summary == {"bundle": "etcd", "changed": True}
+
+
+def test_the_rest_of_a_replacement_is_no_step_of_its_own(run: Run) -> None:
+    """A killed run may leave only this to do."""
+    assert run.take(event(resourcePreEvent=step("us1-kea-db-01-etcd", "delete-replaced"))) is None
+    assert run.steps == {}
+
+
+def test_progress_of_a_running_step_is_its_last_line(run: Run) -> None:
+    name = "us1-kea-db-01-etcd"
+    assert run.take(diagnostic("too early", severity="info")) is None
+    run.take(event(resourcePreEvent=step(name, "update")))
+    said = run.take(diagnostic("one\nwaiting for \x1b[31mus1-kea-db-02\x07\n", severity="info"))
+    assert said == Said(place=Place("us1-kea-db-01", "etcd"), line="waiting for us1-kea-db-02")
+    assert run.steps[COMMAND + name].said == "waiting for us1-kea-db-02"
+    run.take(event(resOutputsEvent=step(name, "update", new=state(name, {"stdout": "{}"}))))
+    assert run.take(diagnostic("too late", severity="info")) is None
+
+
+@pytest.mark.parametrize(
+    ("answers", "alone"),
+    [
+        (['{"changed": false}', '{"changed": []}', '{"requests": {}}'], True),
+        (['{"changed": false}', '{"changed": ["a"]}'], False),
+        (['{"changed": true}'], False),
+        (["{}"], False),
+    ],
+)
+def test_a_run_that_changed_nothing_on_any_host_is_known(answers: list[str], alone: bool, run: Run) -> None:  # noqa: FBT001 -- parameters of the test
+    for number, answer in enumerate(answers):
+        name = f"us1-kea-db-01-{number}"
+        run.take(event(resourcePreEvent=step(name, "create")))
+        run.take(event(resOutputsEvent=step(name, "create", new=state(name, {"stdout": answer}))))
+    assert run.left_hosts_alone is alone
