@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ops.cluster_commands import COMMANDS
+from ops.drift_command import drift, warn_of_refusals
 from ops.exits import CommandError, Exit
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def cli() -> None:
     """High-availability PostgreSQL for Kea DHCP: one stack a site."""
 
 
-for _command in COMMANDS:
+for _command in (*COMMANDS, drift):
     cli.add_command(_command)
 
 
@@ -137,7 +138,7 @@ def up(
 
 @cli.command()
 @_engine_options
-@click.option("--check-hosts", is_flag=True, help="Ask the hosts too: what they lost, 'up' would send again.")
+@click.option("--check-hosts", is_flag=True, help="Ask the hosts too what they lost and would refuse.")
 def preview(*, name: str, diff: bool, expect_no_changes: bool, as_json: bool, check_hosts: bool) -> int:
     """Show what 'up' would change; nothing is touched."""
     return _operate(
@@ -195,8 +196,12 @@ def _operate(
             return Exit.FAILED
         if planned is not None and not planned.run.changes:
             return Exit.OK
+        if planned is not None and look:
+            warn_of_refusals(stack, site, planned)
         click.confirm(f"{operation} stack {name}?", abort=True)
     result = _run(stack, operation, hosts, seen, diff=diff and not ask, as_json=as_json)
+    if result is not None and operation == "preview" and look:
+        warn_of_refusals(stack, site, result)
     return Exit.OK if result is None else result.exit_code(expect_no_changes=expect_no_changes)
 
 

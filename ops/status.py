@@ -55,11 +55,16 @@ async def ask(host: Host, identity: asyncssh.SSHKey) -> Answer:
         return Answer(host=host.name, error="gave an answer that is not JSON")
 
 
-async def run_on(host: Host, identity: asyncssh.SSHKey, command: str) -> asyncssh.SSHCompletedProcess:
-    """Run a command on a host as its deploy user; raises OSError (TimeoutError too) and asyncssh.Error."""
+async def run_on(
+    host: Host, identity: asyncssh.SSHKey, command: str, *, request: str = "", seconds: float = ANSWER_SECONDS
+) -> asyncssh.SSHCompletedProcess:
+    """Run a command on a host as its deploy user; raises OSError (TimeoutError too) and asyncssh.Error.
+
+    ``request`` is its standard input, ``seconds`` the most that it may take once connected.
+    """
     connection = await connect(host, identity)
     try:
-        return await asyncio.wait_for(connection.run(command, check=False), ANSWER_SECONDS)
+        return await asyncio.wait_for(connection.run(command, input=request, check=False), seconds)
     finally:
         connection.close()
 
