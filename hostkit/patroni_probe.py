@@ -113,11 +113,20 @@ def _member(entry: Mapping[str, Any], node: Mapping[str, Any]) -> dict[str, Any]
     return {
         "name": entry["name"],
         "role": entry.get("role"),
-        "state": entry.get("state"),
+        "state": _own_state(entry, node),
         "timeline": entry.get("timeline"),
         "lag": lag if isinstance(lag, int) else None,
         "pending_restart": sorted(reasons) or (["?"] if waits else []),
     }
+
+
+def _own_state(entry: Mapping[str, Any], node: Mapping[str, Any]) -> Any:
+    """Return what the node itself says: what it wrote into etcd is up to a loop old, "streaming" after its end."""
+    if "state" not in node:
+        return entry.get("state")
+    if node["state"] == "running" and entry.get("role") != "leader":
+        return node.get("replication_state") or "running"
+    return node["state"]
 
 
 def _differences(

@@ -142,6 +142,8 @@ class FakePatroni:
         self.sync: str | None = DB2
         self.paused = False
         self.lag = 0
+        self.stale: dict[str, str] = {}
+        """What a node wrote into etcd before its state changed."""
         self.states = {DB1: "running", DB2: "streaming"}
         self.pending: dict[str, dict[str, Any]] = {}
         self.patches: list[dict[str, Any]] = []
@@ -239,7 +241,13 @@ class FakePatroni:
 
     def _cluster(self) -> dict[str, Any]:
         members = [
-            {"name": name, "role": self._role(name), "state": state, "timeline": 1, "lag": self.lag}
+            {
+                "name": name,
+                "role": self._role(name),
+                "state": self.stale.get(name, state),
+                "timeline": 1,
+                "lag": self.lag,
+            }
             | ({"pending_restart": True} if name in self.pending else {})
             for name, state in self.states.items()
         ]

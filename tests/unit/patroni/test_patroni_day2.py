@@ -148,6 +148,8 @@ class TestRestart:
 class TestReinit:
     def test_a_standby_copies_anew(self, running: World, ask: Callable[..., dict[str, Any]]) -> None:
         fake = running.patroni
+        # In etcd stands for a while what was before.
+        fake.stale = {DB2: "streaming"}
         fake.on_act = lambda *_: fake.states.update({DB2: "creating replica"})
         moments = iter(range(1000))
 
@@ -157,6 +159,7 @@ class TestReinit:
 
         running.systems[WITNESS].on_sleep = copied
         answer = ask("patroni-reinit", DB2)
+        assert next(moments) > 30
         assert fake.acts == [(DB2, "/reinitialize", {"force": True})]
         assert answer["reinitialised"] == DB2
         assert answer["problems"] == []
