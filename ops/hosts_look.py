@@ -76,10 +76,12 @@ def look(stack: Stack, site: Site, *, only: Sequence[str] = ()) -> Look:
     if unknown:
         msg = f"--repair: given {', '.join(unknown)}, allowed: {', '.join(site.hosts)}"
         raise CommandError(msg)
+    engine = Engine(stack)
+    engine.prepare_backend()
     with ThreadPoolExecutor() as pool:
         # Two calls of the CLI, a third of a second each.
         secret = pool.submit(secret_values, stack)
-        given = applied(_state(Engine(stack)), site)
+        given = applied(_state(engine), site)
         if not any(host.urns for host in given.values()):
             return Look()
         key = secret.result()[DEPLOY_KEY]
