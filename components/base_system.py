@@ -1,5 +1,8 @@
 """The base system of every host: names, kernel settings, time, and a deploy user that may only run the applier.
 
+Also what keeps the machine's own habits away from the cluster: logs that cannot fill the disk, unattended upgrades
+that leave the cluster's packages alone and never reboot, and no restart of a member by needrestart.
+
 It does not manage users, disks, the network or the firewall.
 """
 
@@ -18,12 +21,23 @@ SYSCTL_SCRIPT = "/usr/lib/keadb/sysctl"
 SUDOERS = "/etc/sudoers.d/keadb"
 CHRONY_SOURCES = "/etc/chrony/sources.d/keadb.sources"
 BOOTSTRAP_SUDOERS = "/etc/sudoers.d/keadb-bootstrap"
+JOURNALD = "/etc/systemd/journald.conf.d/60-keadb.conf"
+UNATTENDED = "/etc/apt/apt.conf.d/60keadb"
+"""Read after the distribution's 50unattended-upgrades; neither package has to be there for its file."""
+NEEDRESTART = "/etc/needrestart/conf.d/60-keadb.conf"
+CLUSTERED = ("etcd", "patroni", "postgresql", "kea_admin")
+"""Services (keys of ``Platform.packages``) whose packages only a change of the site upgrades."""
+_JOURNAL_SHARE = 20
+_JOURNAL_LIMITS_MB = (64, 1024)
 
 
 def base_bundle(site: Site, host: Host) -> Bundle:
     """Return the base bundle of one host."""
     context = {"site": site, "host": host}
-    packages = platform(site.platform).packages
+    packages = platform(site.platform, postgresql=site.postgresql.version).packages
+    clustered = sorted({name for service in CLUSTERED for name in packages[service]})
+    smallest, largest = _JOURNAL_LIMITS_MB
+    journal_mb = min(largest, max(smallest, host.disk_gb * 1024 // _JOURNAL_SHARE))
     return Bundle(
         name="base",
         host=host.name,
@@ -34,9 +48,16 @@ def base_bundle(site: Site, host: Host) -> Bundle:
             SUDOERS: File(content=render("base/sudoers.j2", **context), mode="0440"),
             "/etc/sysctl.d/60-keadb.conf": File(content=render("base/sysctl.conf.j2", **context)),
             SYSCTL_SCRIPT: File(content=render("base/sysctl.sh.j2", **context), mode="0755"),
+            JOURNALD: File(content=render("base/journald.conf.j2", journal_mb=journal_mb)),
+            UNATTENDED: File(content=render("base/apt.conf.j2", clustered_packages=clustered)),
+            NEEDRESTART: File(content=render("base/needrestart.conf.j2")),
             **({CHRONY_SOURCES: File(content=render("base/chrony.sources.j2", **context))} if site.time_sync else {}),
         },
-        units={"chrony.service": Unit(restart_on=(CHRONY_SOURCES,))} if site.time_sync else {},
+        units={
+            # Services keep their connection to it: systemd holds on to them while it restarts.
+            "systemd-journald.service": Unit(restart_on=(JOURNALD,)),
+            **({"chrony.service": Unit(restart_on=(CHRONY_SOURCES,))} if site.time_sync else {}),
+        },
         steps=(
             Step(name="kernel settings", run=(SYSCTL_SCRIPT,), check=(SYSCTL_SCRIPT, "--check")),
             # From here on the deploy user may run the applier and nothing else; a broken rule would lock

@@ -43,7 +43,13 @@ if ! sudo -n true 2>/dev/null; then
     exit 1
 fi
 if ! command -v python3 >/dev/null; then
-    sudo -n sh -c 'apt-get update && apt-get install --yes --no-install-recommends python3' </dev/null >&2 || exit 1
+    sudo -n sh -c 'export DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1
+        if [ -n "$(dpkg --audit)" ]; then dpkg --force-confdef --force-confold --configure --pending; fi
+        apt-get -q -o DPkg::Lock::Timeout=240 update &&
+        apt-get -q -o DPkg::Lock::Timeout=240 install --yes --no-install-recommends python3' </dev/null >&2 || {{
+        echo "keadb: python3 could not be installed on $(uname -n): apt-get's message is above" >&2
+        exit 1
+    }}
 fi
 exec sudo -n python3 -c '{_INSTALL}'
 """

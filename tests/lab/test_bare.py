@@ -52,3 +52,41 @@ def test_versions_are_held(settled: Site) -> None:
     held = output(settled, "apt-mark", "showhold").split()
     assert {"patroni", "postgresql-15"} <= set(held)
     assert settled.healthy()
+
+
+OTHER = "lab-control.service"
+RUNS = f"/run/systemd/system/{OTHER}"
+STARTED = f"""
+echo '[Service]' >{RUNS}
+echo 'ExecStart=/usr/bin/python3 -c "import psycopg2, time; time.sleep(600)"' >>{RUNS}
+systemctl daemon-reload && systemctl start {OTHER} && sleep 1
+for library in /usr/lib/*/libpq.so.5.*; do cp -p "$library" "$library.new" && mv "$library.new" "$library"; done
+"""
+
+
+def test_needrestart_leaves_members_alone(settled: Site) -> None:
+    """A library was upgraded: what isn't the cluster's is restarted, and Patroni, which uses it too, is not."""
+
+    def first_process(*units: str) -> list[str]:
+        return output(settled, "systemctl", "show", "--property=MainPID", "--value", *units).split()
+
+    before = first_process("patroni.service", "keadb-etcd.service")
+    try:
+        output(settled, "sh", "-c", STARTED)
+        other = first_process(OTHER)
+        said = output(settled, "needrestart", "-q", "-r", "a")
+        assert "patroni.service" in said  # it was noticed, and left to whoever looks after the cluster
+        assert "0" not in first_process(OTHER) != other
+        assert first_process("patroni.service", "keadb-etcd.service") == before
+    finally:
+        gone = f"systemctl stop {OTHER}; rm -f {RUNS}; systemctl daemon-reload"
+        settled.lab.exec(BARE, ["sh", "-c", gone])
+
+
+def test_the_journal_is_limited_and_still_heard(settled: Site) -> None:
+    """By the base system's setting, and services that ran before it was set still reach it."""
+    shown = output(settled, "systemd-analyze", "cat-config", "systemd/journald.conf")
+    limits = [line for line in shown.splitlines() if line.startswith("SystemMaxUse=")]
+    assert limits[-1] == "SystemMaxUse=204M"
+    said = output(settled, "journalctl", "--quiet", "--unit=systemd-journald.service", "--output=cat")
+    assert "max 204" in said
