@@ -36,6 +36,8 @@ PLAN = "/etc/keadb/cluster/etcd.json"
 
 _APPLIER = "/usr/lib/keadb/keadb-apply"
 _BIRTH_FILE = "/var/lib/keadb/etcd-birth.json"
+_REJOIN_FILE = "/var/lib/keadb/etcd-rejoin.env"
+_REJOIN_CONFIG = "/etc/etcd/keadb-rejoin.yml"
 _INSTALLER = "/usr/lib/keadb/install-etcd"
 _SYSTEMD = "/etc/systemd/system"
 _LEAD_TIMER = "keadb-etcd-lead.timer"
@@ -92,6 +94,7 @@ def etcd_bundle(site: Site, host: Host) -> Bundle:
                 config_file=CONFIG,
                 data_dir=DATA,
                 birth_file=_BIRTH_FILE,
+                rejoin_file=_REJOIN_FILE,
             )
         ),
     }
@@ -159,14 +162,19 @@ def etcd_form_bundle(site: Site, host: Host, staged: Mapping[str, str]) -> Bundl
             Step(
                 name="etcd member in force",
                 run=(_APPLIER, "etcd-form"),
-                # Birth, health and rights after one another, and a margin for a slow machine.
-                timeout=_BIRTH_SECONDS + _HEALTH_SECONDS + 60,
+                # Birth or joining (with its waits for others), health and rights, and a margin for a slow machine.
+                timeout=_BIRTH_SECONDS + 4 * _HEALTH_SECONDS + 60,
             ),
         ),
         probes=(Probe(name="etcd members as declared", run=(_APPLIER, "etcd-probe"), timeout=_HEALTH_SECONDS),),
         uses_secrets=tuple(secrets),
-        # A new CA is placed by the certificates of a host, which restart nothing.
-        inputs={**staged, "ca_epoch": site.tls.ca_epoch.isoformat()},
+        inputs={
+            **staged,
+            # A new CA is placed by the certificates of a host, which restart nothing.
+            "ca_epoch": site.tls.ca_epoch.isoformat(),
+            # A host that lost its data is taken in by another one, which must run too.
+            **{f"generation of {h.name}": str(h.generation) for h in site.etcd_hosts},
+        },
     )
 
 
@@ -213,6 +221,9 @@ def _plan(site: Site, host: Host, *, sets_up_auth: bool, leads: bool) -> str:
         "unit": UNIT,
         "data_dir": DATA,
         "birth_file": _BIRTH_FILE,
+        "config": CONFIG,
+        "rejoin_config": _REJOIN_CONFIG,
+        "rejoin_file": _REJOIN_FILE,
         "members": [{"name": m.name, "address": str(m.address)} for m in site.etcd_hosts],
         "client_port": CLIENT_PORT,
         "peer_port": PEER_PORT,

@@ -10,8 +10,9 @@ it is and how far it has seen (``ready``):
 - 2: all peers have said 1: the decision is on disk and nothing can take it back.
 
 A host that was slow or was cut meets peers whose etcd runs already. It may still start when every peer is
-reachable and knows it as a declared member that never started. What it never does: remove or add members, touch
-a data directory, or start anything when it refuses.
+reachable and knows it as a declared member that never started. When they know it as one that ran, or not at all, it
+is not born but has to join (``hostkit.etcd_rejoin``). What this never does: remove or add members, touch a data
+directory, or start anything when it refuses.
 """
 
 from __future__ import annotations
@@ -41,6 +42,10 @@ if TYPE_CHECKING:
 
 PATH = "/keadb/birth"
 POLL_SECONDS = 0.25
+BORN = "born"
+JOINS = "joins"
+REACH_SECONDS = 20.0
+"""How long a host that a peer says has lost its data waits for its other peers."""
 LINGER_SECONDS = 10.0
 """How long a decided host goes on answering peers that have not decided yet."""
 _ASK_SECONDS = 3.0
@@ -59,12 +64,15 @@ class Answer:
 
     ``obstacle`` says why it keeps this birth from happening (None: it does not), ``ready`` how far it has seen
     (``_DECIDED`` for one whose etcd runs already), ``final`` that waiting can't help. ``silent``: nobody there.
+    ``lost``: its etcd runs and knows this host as one that ran, or not at all. ``added``: it waits for it to join.
     """
 
     obstacle: str | None
     ready: int = 0
     final: bool = False
     silent: bool = False
+    lost: bool = False
+    added: bool = False
 
 
 def decided(ctx: Context, plan: Plan) -> bool:
@@ -88,28 +96,36 @@ def done(ctx: Context, plan: Plan) -> None:
     files.remove(ctx, plan.birth_file)
 
 
-def await_birth(ctx: Context, plan: Plan) -> None:
-    """Return once this blank host may start its member; the decision is on disk then.
+def await_birth(ctx: Context, plan: Plan) -> str:
+    """Return ``BORN`` once this blank host may start its member (the decision is on disk), ``JOINS`` if it can't.
 
-    Refused, with nothing started, when a peer says that this member lost its data, or when not all peers were
-    seen blank within ``plan.birth_seconds``; the message names each peer and what is in the way.
+    ``JOINS``: all peers were reached, and of those whose etcd runs none counts on this host being born. Refused,
+    with nothing started, when not all peers were reached or seen blank within ``plan.birth_seconds`` (a shorter
+    time when one says that data was lost); the message names each peer and what is in the way.
     """
     if not plan.peers:
         decide(ctx, plan)
-        return
+        return BORN
     tls = tls_context(ctx, plan.tls)
     if decided(ctx, plan):
         # The others may have gone on without us, or not: both are the birth decided then. Only lost data isn't.
-        _refuse_final(plan, _ask_all(plan, tls))
-        return
+        answers = ask_all(plan, tls)
+        _refuse_final(plan, answers)
+        if not any(a.lost or a.added for a in answers.values()):
+            return BORN
     # One of other members, decided and never carried out, must not let the unit start at the next boot.
     done(ctx, plan)
-    deadline = ctx.system.monotonic() + plan.birth_seconds
-    with _Listener(ctx, plan) as listener:
+    began = ctx.system.monotonic()
+    deadline = began + plan.birth_seconds
+    with Listener(ctx, plan) as listener:
         shown: dict[str, str] = {}
         while True:
-            answers = _ask_all(plan, tls)
+            answers = ask_all(plan, tls)
             _refuse_final(plan, answers)
+            if any(a.lost or a.added for a in answers.values()):
+                if all(a.lost or a.added or a.obstacle is None for a in answers.values()):
+                    return JOINS
+                deadline = min(deadline, began + REACH_SECONDS)
             obstacles = {name: a.obstacle for name, a in answers.items() if a.obstacle is not None}
             listener.ready = 0 if obstacles else 1
             if not obstacles and all(a.ready >= 1 for a in answers.values()):
@@ -121,21 +137,23 @@ def await_birth(ctx: Context, plan: Plan) -> None:
             shown = obstacles
             if ctx.system.monotonic() > deadline:
                 waited = obstacles or {n: f"{n} has not seen all others" for n, a in answers.items() if not a.ready}
-                _refuse(plan, f"after {plan.birth_seconds:g} s: " + "; ".join(waited.values()))
+                _refuse(plan, f"after {deadline - began:g} s: " + "; ".join(waited.values()))
             ctx.system.sleep(POLL_SECONDS)
         _linger(ctx, plan, tls)
+    return BORN
 
 
 def _linger(ctx: Context, plan: Plan, tls: ssl.SSLContext) -> None:
     """Go on answering until every peer has decided too, has started, or is gone."""
     deadline = ctx.system.monotonic() + LINGER_SECONDS
     while ctx.system.monotonic() < deadline:
-        if all(a.silent or a.ready >= _DECIDED for a in _ask_all(plan, tls).values()):
+        if all(a.silent or a.ready >= _DECIDED for a in ask_all(plan, tls).values()):
             return
         ctx.system.sleep(POLL_SECONDS)
 
 
-def _ask_all(plan: Plan, tls: ssl.SSLContext) -> dict[str, Answer]:
+def ask_all(plan: Plan, tls: ssl.SSLContext) -> dict[str, Answer]:
+    """Ask all peers at once."""
     with ThreadPoolExecutor(max_workers=len(plan.peers)) as pool:
         return dict(zip((p.name for p in plan.peers), pool.map(lambda p: ask(plan, p, tls), plan.peers), strict=True))
 
@@ -168,27 +186,16 @@ def _of_etcd(plan: Plan, peer: Member, known: list[dict[str, Any]]) -> Answer:
     """Judge a peer whose etcd runs: only a member that it knows and that never started may join."""
     mine = [m for m in known if plan.peer_url(plan.me) in m.get("peerURLs", ())]
     if not mine:
-        return Answer(
-            f"etcd runs on {peer.name} and does not know {plan.host}: joining a running cluster is not part of "
-            "this version",
-            final=True,
-        )
+        return Answer(f"etcd runs on {peer.name} and does not know {plan.host}", lost=True)
     if mine[0].get("clientURLs"):
         return Answer(
             f"etcd on {peer.name} knows {plan.host} as a member that has run before, but {plan.data_dir} on "
-            f"{plan.host} is blank: its data is lost. It is not started anew, since that could lose what the "
-            "others have acknowledged. Put its data back, or remove the member with etcdctl on a healthy host "
-            "and add it again as a learner by hand (docs/decisions/007-etcd-birth.md says how); joining by "
-            "itself is not part of this version",
-            final=True,
+            f"{plan.host} is blank: its data is lost",
+            lost=True,
         )
     if mine[0].get("isLearner") or mine[0].get("name") != plan.host:
         # Members of a birth have their names from the start; one that was added has none until it runs.
-        return Answer(
-            f"{plan.host} was added to the running etcd of {peer.name}: it must join it, which is not part of this "
-            "version (docs/decisions/007-etcd-birth.md says how by hand), and not be born",
-            final=True,
-        )
+        return Answer(f"{plan.host} was added to the running etcd of {peer.name} and has to join it", added=True)
     declared = sorted(plan.peer_url(m) for m in plan.members)
     if sorted(url for m in known for url in m.get("peerURLs", ())) != declared:
         return Answer(f"etcd runs on {peer.name} with other members than declared: {_names(known)}", final=True)
@@ -206,7 +213,7 @@ def _refuse_final(plan: Plan, answers: dict[str, Answer]) -> None:
 
 
 def _refuse(plan: Plan, why: str) -> None:
-    msg = f"etcd on {plan.host} is blank and cannot be born: {why}. Nothing was started on {plan.host}"
+    msg = f"etcd on {plan.host} is blank and cannot be born or join: {why}. Nothing was started on {plan.host}"
     raise Refused(msg)
 
 
@@ -238,7 +245,7 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, listener: _Listener, address: tuple[str, int], tls: ssl.SSLContext) -> None:
+    def __init__(self, listener: Listener, address: tuple[str, int], tls: ssl.SSLContext) -> None:
         self._listener = listener
         self._tls = tls
         super().__init__(address, _Handler)
@@ -263,11 +270,12 @@ class _Server(ThreadingHTTPServer):
         """Drop a connection that fails: a stranger without a certificate, or a peer that was cut."""
 
 
-class _Listener:
-    """Holds the peer port and says ``ready`` until it is closed."""
+class Listener:
+    """Holds the peer port and says ``ready`` until it is closed; ``lost`` asks to be taken in by who may do that."""
 
-    def __init__(self, ctx: Context, plan: Plan) -> None:
+    def __init__(self, ctx: Context, plan: Plan, *, lost: bool = False) -> None:
         self.ready = 0
+        self._lost = lost
         self._plan = plan
         try:
             self._server = _Server(self, (plan.me.address, plan.peer_port), tls_server_context(ctx, plan.tls))
@@ -285,6 +293,7 @@ class _Listener:
             "host": self._plan.host,
             "members": digest(self._plan),
             "blank": True,
+            "lost": self._lost,
             "ready": self.ready,
         }
 

@@ -1,8 +1,8 @@
 """The verb ``etcd-form``: bring this host's etcd member into force, then (on one host) its users and rights.
 
 Safe to run on all hosts at once, again, and after a cut anywhere. A running member is never restarted, a member
-with data is simply started, a blank one is born together with its peers (``hostkit.etcd_birth``). It does not
-change the members of a cluster that runs.
+with data is simply started, a blank one is born together with its peers (``hostkit.etcd_birth``), or joins them as
+a learner when they run (``hostkit.etcd_rejoin``).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from hostkit import etcd_auth, etcd_birth, etcd_lead, etcd_plan
+from hostkit import etcd_auth, etcd_birth, etcd_lead, etcd_plan, etcd_rejoin
 from hostkit.errors import BadInput, HostError
 from hostkit.etcd_client import CLIENT_TLS, Etcd, tls_context
 
@@ -23,6 +23,7 @@ _SYSTEMCTL_SECONDS = 30.0
 _POLL_SECONDS = 0.5
 _LOG_LINES = 12
 _RUNNING = "running"
+_UP = frozenset(["active", "activating", "reloading"])
 
 
 def main(ctx: Context, argv: list[str]) -> int:
@@ -35,9 +36,12 @@ def main(ctx: Context, argv: list[str]) -> int:
         raise BadInput(msg)
     plan = etcd_plan.required(ctx)
     member = _bring_up(ctx, plan)
+    if plan.sets_up_auth and ctx.path(plan.rejoin_file).exists():
+        etcd_rejoin.promote(ctx, plan, plan.me)
     await_health(ctx, plan)
     etcd_birth.done(ctx, plan)
-    changed = etcd_auth.ensure(ctx, plan) if plan.sets_up_auth else []
+    etcd_rejoin.done(ctx, plan)
+    changed = [*etcd_rejoin.serve(ctx, plan), *etcd_auth.ensure(ctx, plan)] if plan.sets_up_auth else []
     if plan.leads:
         lead(ctx, plan)
     answer = {"member": member, "auth": changed, "changed": bool(changed) or member != _RUNNING}
@@ -46,22 +50,28 @@ def main(ctx: Context, argv: list[str]) -> int:
 
 
 def _bring_up(ctx: Context, plan: Plan) -> str:
-    """Start the member unless it runs; return ``running``, ``started`` or ``born``."""
-    if _active(ctx, plan):
+    """Start the member unless it runs; return ``running``, ``started``, ``born`` or ``joins``."""
+    state = _state(ctx, plan)
+    if state == "activating" and not plan.has_data(ctx):
+        # It cannot get as far as its first write: it was told to join a cluster that no longer waits for it.
+        ctx.system.run(["systemctl", "stop", plan.unit], timeout=_SYSTEMCTL_SECONDS)
+    elif state in _UP:
         return _RUNNING
     how = "started"
     if not plan.has_data(ctx):
-        etcd_birth.await_birth(ctx, plan)
-        how = "born"
+        how = etcd_birth.await_birth(ctx, plan)
+        if how == etcd_birth.JOINS:
+            etcd_rejoin.await_added(ctx, plan)
+            etcd_rejoin.prepare(ctx, plan)
     # The start of a member only ends with a quorum, for which the other hosts are needed: not waited for.
     ctx.system.run(["systemctl", "start", "--no-block", plan.unit], timeout=_SYSTEMCTL_SECONDS)
     return how
 
 
-def _active(ctx: Context, plan: Plan) -> bool:
-    """Say whether the unit is up, on its way, or being restarted by systemd."""
+def _state(ctx: Context, plan: Plan) -> str:
+    """Return systemd's word for the unit: ``active``, ``activating`` (also: being restarted), ``inactive`` ..."""
     answer = ctx.system.run(["systemctl", "is-active", plan.unit], timeout=_SYSTEMCTL_SECONDS, check=False)
-    return answer.stdout.strip() in {"active", "activating", "reloading"}
+    return answer.stdout.strip()
 
 
 def await_health(ctx: Context, plan: Plan) -> None:

@@ -42,6 +42,7 @@ class Plan:
     """The declared etcd cluster as this host sees it.
 
     ``birth_file`` records a decision to be born until the member is healthy; the unit's condition names it too.
+    ``rejoin_file`` has the unit start with ``rejoin_config`` instead of ``config`` while the member joins again.
     ``sets_up_auth`` is true on exactly one host; ``leads`` on the one that etcd's leadership belongs to.
     ``birth_seconds`` limits the wait for peers, ``health_seconds`` the wait for a quorum.
     """
@@ -51,6 +52,9 @@ class Plan:
     unit: str
     data_dir: str
     birth_file: str
+    config: str
+    rejoin_config: str
+    rejoin_file: str
     members: tuple[Member, ...]
     client_port: int
     peer_port: int
@@ -118,6 +122,9 @@ def _plan(data: dict[str, Any]) -> Plan:
         unit=data["unit"],
         data_dir=data["data_dir"],
         birth_file=data["birth_file"],
+        config=data["config"],
+        rejoin_config=data["rejoin_config"],
+        rejoin_file=data["rejoin_file"],
         members=members,
         client_port=int(data["client_port"]),
         peer_port=int(data["peer_port"]),

@@ -141,7 +141,10 @@ def _differences(plan: Plan, known: list[dict[str, Any]]) -> list[str]:
         if _declared(plan, entry) is None:
             shown = entry.get("name") or "a member that never started"
             urls = ", ".join(entry.get("peerURLs", ()))
-            problems.append(f"{shown} ({_hex(entry)}, {urls}) is a member but not in the site file")
+            problems.append(
+                f"{shown} ({_hex(entry)}, {urls}) is a member but not in the site file; nobody removes it by "
+                f"themselves: etcdctl member remove {_hex(entry)} does (docs/troubleshooting.md)"
+            )
     for member in plan.members:
         found = by_member.get(member.name)
         if found is None:

@@ -7,8 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from hostkit import etcd_birth, etcd_rejoin
 from tests.unit.etcd.etcd_authority import Authority
 from tests.unit.etcd.etcd_fakes import FakeCluster, HostRoot, make_hosts
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait less for hosts that may still come."""
+    monkeypatch.setattr(etcd_birth, "REACH_SECONDS", 0.4)
+    monkeypatch.setattr(etcd_rejoin, "ASK_SECONDS", 1.0)
+    monkeypatch.setattr(etcd_rejoin, "SIGN_SECONDS", 0.6)
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import socketserver
 import ssl
@@ -23,6 +24,7 @@ ADDRESSES = {"site-db-01": "127.0.30.10", "site-db-02": "127.0.30.11", "site-wit
 UNIT = "keadb-etcd.service"
 DATA = "/var/lib/etcd/keadb"
 BIRTH = "/var/lib/keadb/etcd-birth.json"
+CONFIG, REJOIN_CONFIG, REJOIN = "/etc/etcd/keadb.yml", "/etc/etcd/keadb-rejoin.yml", "/var/lib/keadb/etcd-rejoin.env"
 
 
 def free_port() -> int:
@@ -145,6 +147,7 @@ def make_hosts(
         host.write("/var/lib/keadb/tls/client.key", client_key)
         secrets = {"etcd_root_password": "root-secret-0123456789", "etcd_patroni_password": "patroni-secret-012345"}
         host.write("/var/lib/keadb/secrets.json", json.dumps(secrets))
+        host.write(CONFIG, f"name: {name}\ninitial-cluster-state: new\ninitial-cluster: all=of-them\nheartbeat: 1\n")
         last = name == names[-1]
         host.set_plan(
             format=1,
@@ -153,6 +156,9 @@ def make_hosts(
             unit=UNIT,
             data_dir=DATA,
             birth_file=BIRTH,
+            config=CONFIG,
+            rejoin_config=REJOIN_CONFIG,
+            rejoin_file=REJOIN,
             members=[{"name": n, "address": ADDRESSES[n]} for n in names],
             client_port=client_port,
             peer_port=peer_port,
@@ -186,16 +192,31 @@ class FakeCluster:
         self.roles: dict[str, list[dict[str, str]]] = {}
         self.alarms: list[str] = []
         self.calls: list[str] = []
+        self.unsettled = 0
+        self.next_id = 200
         self.lock = threading.Lock()
 
     def entry(self, name: str) -> dict[str, Any]:
         """Return a member's entry of the list."""
-        return next(m for m in self.list if m["name"] == name)
+        return next(m for m in self.list if m["peerURLs"] == [self.url(name)])
+
+    def url(self, name: str) -> str:
+        """Return a member's peer address."""
+        return f"https://{ADDRESSES[name]}:{self.peer_port}"
+
+    def lose(self, name: str) -> None:
+        """Stop a member and take its data; another one leads."""
+        self.stop(name)
+        if self.leader == name:
+            self.leader = next(iter(self.running))
+        self.hosts[name].system.active = "inactive"
+        shutil.rmtree(self.hosts[name].root / DATA[1:])
 
     @property
     def quorum(self) -> bool:
-        """Whether more than half of the members run."""
-        return len(self.running) * 2 > len(self.list)
+        """Whether more than half of the voters run."""
+        voters = [m["peerURLs"] for m in self.list if not m.get("isLearner")]
+        return sum([self.url(name)] in voters for name in self.running) * 2 > len(voters)
 
     def start(self, name: str) -> None:
         """Start a member: serves its peers at once, its clients' health with a quorum."""
@@ -209,6 +230,7 @@ class FakeCluster:
             if self.quorum:
                 self.leader = self.leader or name
                 for running in self.running:
+                    self.entry(running)["name"] = running
                     self.entry(running)["clientURLs"] = [f"https://{ADDRESSES[running]}:{self.client_port}"]
 
     def stop(self, name: str) -> None:
@@ -255,10 +277,10 @@ class FakeCluster:
             return {"token": f"token-{body['name']}"}
         if self.auth and token != "token-root":
             raise _FakeError("etcdserver: user name is empty" if token is None else "etcdserver: permission denied")
+        if name != self.leader and path in {"maintenance/transfer-leadership", "cluster/member/promote"}:
+            msg = "etcdserver: not leader"
+            raise _FakeError(msg)
         if path == "maintenance/transfer-leadership":
-            if name != self.leader:
-                msg = "etcdserver: not leader"
-                raise _FakeError(msg)
             self.leader = next(str(m["name"]) for m in self.list if str(m["id"]) == body["targetID"])
             return {}
         method: Callable[[Any], dict[str, Any]] = getattr(self, "_" + path.replace("/", "_"))
@@ -270,6 +292,30 @@ class FakeCluster:
             msg = "etcdserver: root user does not have root role"
             raise _FakeError(msg)
         self.auth = True
+        return {}
+
+    def _cluster_member_remove(self, body: Any) -> dict[str, Any]:
+        self.list.remove(next(m for m in self.list if str(m["id"]) == body["ID"]))
+        self.unsettled = 2
+        return {}
+
+    def _cluster_member_add(self, body: Any) -> dict[str, Any]:
+        if self.unsettled:
+            self.unsettled -= 1
+            msg = "etcdserver: unhealthy cluster"
+            raise _FakeError(msg)
+        self.next_id += 1
+        self.list.append(
+            {"id": self.next_id, "name": "", "peerURLs": body["peerURLs"], "isLearner": body["isLearner"]}
+        )
+        return {}
+
+    def _cluster_member_promote(self, body: Any) -> dict[str, Any]:
+        entry = next(m for m in self.list if str(m["id"]) == body["ID"])
+        if not entry.get("clientURLs"):
+            msg = "etcdserver: can only promote a learner member which is in sync with leader"
+            raise _FakeError(msg)
+        entry["isLearner"] = False
         return {}
 
     def _user(self, name: str) -> dict[str, Any]:

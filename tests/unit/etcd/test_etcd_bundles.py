@@ -127,13 +127,17 @@ class TestStaged:
         plan = json.loads(form(DB1).files[etcd_plan.PLAN].content)
         assert f"ConditionPathExists=|{plan['data_dir']}/member/wal\n" in unit
         assert f"ConditionPathExists=|{plan['birth_file']}\n" in unit
+        assert f"ConditionPathExists=|{plan['rejoin_file']}\n" in unit
 
     def test_the_unit_runs_our_configuration_and_never_gives_up(self) -> None:
         parsed = configparser.RawConfigParser(strict=False, interpolation=None)
         parsed.optionxform = str  # type: ignore[assignment,method-assign]  # systemd's keys have capitals
         parsed.read_string(staged().files[UNIT_FILE].content)
         service = dict(parsed["Service"])
-        assert service["ExecStart"] == f"/usr/bin/etcd --config-file={CONFIG}"
+        assert service["ExecStart"] == "/usr/bin/etcd --config-file=${KEADB_ETCD_CONFIG}"
+        assert service["Environment"] == f"KEADB_ETCD_CONFIG={CONFIG}"
+        # What joining writes there wins, and it need not be there.
+        assert service["EnvironmentFile"] == f"-{json.loads(form(DB1).files[etcd_plan.PLAN].content)['rejoin_file']}"
         assert (service["Type"], service["User"], service["Restart"]) == ("notify", "etcd", "always")
         assert service["TimeoutStartSec"] == "infinity"
         assert parsed["Unit"]["StartLimitIntervalSec"] == "0"
@@ -206,6 +210,18 @@ class TestForm:
             assert plan.data_dir == config(name)["data-dir"]
             assert plan.peer_url(plan.me) == config(name)["listen-peer-urls"]
             assert plan.tls.cert == staged(name).tls["etcd"].cert
+
+    def test_a_rebuilt_host_has_all_of_them_run_again(self) -> None:
+        bumped = etcd_bundles(site(put(ha(), f"hosts/{DB1}/generation", 2)))
+        assert all(form(h).inputs != bumped[h][1].inputs for h in bumped)
+
+    def test_the_configuration_can_be_turned_into_one_that_joins(self, tmp_path: Path) -> None:
+        (tmp_path / "etc/keadb/cluster").mkdir(parents=True)
+        (tmp_path / "etc/keadb/cluster/etcd.json").write_text(form(DB1).files[etcd_plan.PLAN].content)
+        plan = etcd_plan.required(Context(tmp_path, FakeSystem()))
+        lines = staged().files[plan.config].content.splitlines()
+        assert sum(line.startswith("initial-cluster: ") for line in lines) == 1
+        assert sum(line.startswith("initial-cluster-state: ") for line in lines) == 1
 
     def test_one_host_sets_up_users_and_only_it_needs_the_passwords(self) -> None:
         plans = {h: json.loads(form(h).files[etcd_plan.PLAN].content) for h in (DB1, DB2, WITNESS)}

@@ -1,0 +1,302 @@
+"""A declared member whose data is gone, or that a running cluster does not know yet, comes in as a learner.
+
+Two hosts have a part, both in their own ``etcd-form`` of the same run. The blank host meets peers whose etcd runs
+(``hostkit.etcd_birth`` found that out), goes on answering on the peer port as blank and ``lost``, and starts once
+every peer that runs knows it as added. The host with root's password (``plan.sets_up_auth``) finds it answering:
+that proves that no etcd runs there, since etcd would hold that port. It removes the old entry, adds a new one as a
+learner, and promotes it once it is in sync. When the blank host is the one with the password, it does both.
+
+A member is only removed or added while all *other* members are declared ones, vote and are healthy, so a quorum is
+never touched. What each does follows from the member list alone: cut anywhere, the next run goes on.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from hostkit import etcd_auth, etcd_birth, files, store
+from hostkit.errors import HostError, Refused
+from hostkit.etcd_client import CLIENT_TLS, Etcd, EtcdError, Unreachable, fetch, member_list, tls_context
+
+if TYPE_CHECKING:
+    import ssl
+
+    from hostkit.context import Context
+    from hostkit.etcd_plan import Member, Plan
+
+Entry = dict[str, Any]
+
+TMPFILES = "/etc/tmpfiles.d/keadb-etcd.conf"
+"""Makes the data directory with its owner."""
+ASK_SECONDS = 90.0
+"""How long a blank host asks to be taken in."""
+SIGN_SECONDS = 15.0
+"""How long a member that is neither healthy nor asks to come in is waited for, before others judge it."""
+_POLL_SECONDS = 0.5
+_SETTLING = "unhealthy cluster"
+"""What etcd answers to a member change for some seconds after the one before."""
+_LAGGING = "in sync with leader"
+"""What etcd answers when a learner that is to be promoted is still behind."""
+
+
+def entry_of(plan: Plan, member: Member, known: list[Entry]) -> Entry | None:
+    """Return a declared member's entry in a list of members: its peer address says which it is."""
+    return next((e for e in known if plan.peer_url(member) in e.get("peerURLs", ())), None)
+
+
+def added(entry: Entry | None) -> bool:
+    """Say whether this entry waits for a blank host to join: added later (so without a name), never started."""
+    return (
+        entry is not None and not entry.get("clientURLs") and (bool(entry.get("isLearner")) or not entry.get("name"))
+    )
+
+
+# The blank host's part
+
+
+def await_added(ctx: Context, plan: Plan) -> None:
+    """Return once every running peer waits for this blank host to join; ask for it until then.
+
+    Refused, with nothing started, after ``ASK_SECONDS``, or when this host has the password and may not take
+    itself in.
+    """
+    if plan.sets_up_auth:
+        take_in(ctx, plan, plan.me)
+    tls = tls_context(ctx, plan.tls)
+    deadline = ctx.system.monotonic() + ASK_SECONDS
+    sys.stderr.write(f"{plan.host} is blank and asks to be taken in by the running etcd\n")
+    with etcd_birth.Listener(ctx, plan, lost=True):
+        while True:
+            answers = etcd_birth.ask_all(plan, tls)
+            missing = [a.obstacle for a in answers.values() if a.obstacle is not None and not a.added]
+            if any(a.added for a in answers.values()) and not missing:
+                return
+            if ctx.system.monotonic() > deadline:
+                msg = (
+                    f"etcd on {plan.host} is blank and was not taken in again within {ASK_SECONDS:g} s: "
+                    f"{'; '.join(missing)}. The host with etcd's root password does that in its own step etcd-form, "
+                    f"and says why it did not. Nothing was started on {plan.host}"
+                )
+                raise Refused(msg)
+            ctx.system.sleep(etcd_birth.POLL_SECONDS)
+
+
+def prepare(ctx: Context, plan: Plan) -> None:
+    """Have the next start of the unit join the running cluster; the decision is on disk last.
+
+    What an earlier etcd left without a log is put beside the data directory. HostError when no peer tells who
+    the members are.
+    """
+    members = _initial_cluster(ctx, plan)
+    text = ctx.path(plan.config).read_text(encoding="utf-8")
+    text, states = re.subn(r"(?m)^initial-cluster-state: .*$", "initial-cluster-state: existing", text)
+    text, lists = re.subn(r"(?m)^initial-cluster: .*$", f"initial-cluster: {members}", text)
+    if (states, lists) != (1, 1):
+        msg = f"{plan.config} has no initial-cluster and initial-cluster-state, each in a line of its own"
+        raise HostError(msg)
+    _put_aside(ctx, plan)
+    ctx.system.run(["systemd-tmpfiles", "--create", TMPFILES], timeout=30)
+    root = files.Owner.root(ctx)
+    files.replace(ctx, plan.rejoin_config, text.encode(), mode=0o644, owner=root)
+    files.replace(ctx, plan.rejoin_file, f"KEADB_ETCD_CONFIG={plan.rejoin_config}\n".encode(), mode=0o600, owner=root)
+
+
+def done(ctx: Context, plan: Plan) -> None:
+    """Forget the decision once the member is healthy: from now on it starts like any other."""
+    files.remove(ctx, plan.rejoin_file)
+    files.remove(ctx, plan.rejoin_config)
+
+
+def _initial_cluster(ctx: Context, plan: Plan) -> str:
+    """Return all members as a peer knows them, this host among them: etcd compares it with what it finds."""
+    tls = tls_context(ctx, CLIENT_TLS)
+    known = _list_of_any(plan, list(plan.peers), tls)
+    if entry_of(plan, plan.me, known) is None:
+        msg = f"{plan.host} is not among the members of the running etcd any more; run this again"
+        raise HostError(msg)
+    mine = plan.peer_url(plan.me)
+    urls = [(plan.host if mine in e["peerURLs"] else str(e["name"]), url) for e in known for url in e["peerURLs"]]
+    return ",".join(f"{name}={url}" for name, url in urls)
+
+
+def _put_aside(ctx: Context, plan: Plan) -> None:
+    left = ctx.path(f"{plan.data_dir}/member")
+    if not left.exists():
+        return
+    number = 1
+    while ctx.path(f"{plan.data_dir}.lost-{number}").exists():
+        number += 1
+    left.rename(ctx.path(f"{plan.data_dir}.lost-{number}"))
+    sys.stderr.write(f"what was left of the lost member is kept in {plan.data_dir}.lost-{number}\n")
+
+
+# The part of the host with root's password
+
+
+def serve(ctx: Context, plan: Plan) -> list[str]:
+    """Take in declared members that ask for it and promote learners, until all are in force; return what was done.
+
+    A member that is neither in force nor asking is waited for ``SIGN_SECONDS``, then left to ``etcd-probe``, which
+    names it. Refused when one asks and may not come in; the message says why.
+    """
+    tls = tls_context(ctx, CLIENT_TLS)
+    changed: list[str] = []
+    quiet_since = ctx.system.monotonic()
+    while True:
+        known = member_list(plan.me, plan.peer_port, tls=tls)
+        waiting = [m for m in plan.peers if not _in_force(plan, m, known, tls)]
+        before = len(changed)
+        for member in waiting:
+            entry = entry_of(plan, member, known)
+            if (
+                entry is not None
+                and entry.get("isLearner")
+                and entry.get("clientURLs")
+                and not _asks(ctx, plan, member)
+            ):
+                changed += promote(ctx, plan, member)
+            elif not added(entry) and _asks(ctx, plan, member):
+                changed += take_in(ctx, plan, member)
+        now = ctx.system.monotonic()
+        if len(changed) != before:
+            quiet_since = now
+        if not waiting or now > quiet_since + SIGN_SECONDS:
+            return changed
+        ctx.system.sleep(_POLL_SECONDS)
+
+
+def _in_force(plan: Plan, member: Member, known: list[Entry], tls: ssl.SSLContext) -> bool:
+    entry = entry_of(plan, member, known)
+    if entry is None or not entry.get("clientURLs") or entry.get("isLearner"):
+        return False
+    return Etcd(member, plan.client_port, tls=tls).healthy()[0]
+
+
+def _asks(ctx: Context, plan: Plan, member: Member) -> bool:
+    """Say whether that host answers on etcd's peer port that it is blank and has lost its place."""
+    try:
+        status, said = fetch(member, plan.peer_port, etcd_birth.PATH, tls=tls_context(ctx, plan.tls), seconds=2)
+    except Unreachable:
+        return False
+    if status != HTTPStatus.OK or not isinstance(said, dict):
+        return False
+    agreed = (said.get("host"), said.get("cluster"), said.get("members"))
+    return (
+        agreed == (member.name, plan.cluster, etcd_birth.digest(plan))
+        and said.get("blank") is True
+        and said.get("lost") is True
+    )
+
+
+def take_in(ctx: Context, plan: Plan, member: Member) -> list[str]:
+    """Remove what a running cluster still knows of a blank member, and add it as a learner; return what was done.
+
+    The caller has made sure that no etcd runs there. Refused, with nothing changed, unless all other members are
+    declared, vote and are healthy. HostError when etcd does not settle within ``plan.health_seconds``.
+    """
+    tls = tls_context(ctx, CLIENT_TLS)
+    among = [m for m in plan.members if m.name != member.name]
+    known = _list_of_any(plan, among, tls)
+    entry = entry_of(plan, member, known)
+    if added(entry):
+        return []
+    problems = _in_the_way(plan, member, known, tls)
+    if problems:
+        msg = (
+            f"etcd on {member.name} is blank and cannot be taken in again while the others are not all healthy: "
+            f"{'; '.join(problems)}. No member was removed or added"
+        )
+        raise Refused(msg)
+    leader = _leader(ctx, plan, among, tls)
+    said = []
+    if entry is not None:
+        leader.call("/v3/cluster/member/remove", {"ID": str(entry["id"])})
+        said.append(f"member {member.name} ({int(entry['id']):x}), whose data was lost, removed")
+        sys.stderr.write(f"{said[-1]}\n")
+    body = {"peerURLs": [plan.peer_url(member)], "isLearner": True}
+    _settled(ctx, plan, leader, "/v3/cluster/member/add", body, passing=_SETTLING)
+    said.append(f"member {member.name} added as a learner")
+    sys.stderr.write(f"{said[-1]}\n")
+    return said
+
+
+def promote(ctx: Context, plan: Plan, member: Member) -> list[str]:
+    """Give a learner its vote once it has caught up; return what was done.
+
+    HostError when it has not within ``plan.health_seconds``: the next run goes on.
+    """
+    tls = tls_context(ctx, CLIENT_TLS)
+    among = [m for m in plan.members if m.name != member.name]
+    entry = entry_of(plan, member, _list_of_any(plan, among, tls))
+    if entry is None or not entry.get("isLearner"):
+        return []
+    # A follower would pass it on without the login.
+    leader = _leader(ctx, plan, among, tls)
+    _settled(ctx, plan, leader, "/v3/cluster/member/promote", {"ID": str(entry["id"])}, passing=_LAGGING)
+    sys.stderr.write(f"member {member.name} has caught up and votes\n")
+    return [f"member {member.name} promoted"]
+
+
+def _in_the_way(plan: Plan, member: Member, known: list[Entry], tls: ssl.SSLContext) -> list[str]:
+    """Return why no member may be changed now: whatever is wrong with any other than this one."""
+    problems = []
+    mine = plan.peer_url(member)
+    for entry in known:
+        if mine in entry.get("peerURLs", ()):
+            continue
+        other = next((m for m in plan.members if plan.peer_url(m) in entry.get("peerURLs", ())), None)
+        if other is None:
+            problems.append(f"{entry.get('name') or entry.get('peerURLs')} is a member but not in the site file")
+        elif not entry.get("clientURLs") or entry.get("isLearner"):
+            problems.append(f"{other.name} has no vote yet")
+        else:
+            healthy, why = Etcd(other, plan.client_port, tls=tls).healthy()
+            problems += [] if healthy else [why]
+    if Etcd(member, plan.client_port, tls=tls).healthy()[0]:
+        problems.append(f"{member.name} is healthy")
+    return problems
+
+
+def _list_of_any(plan: Plan, among: list[Member], tls: ssl.SSLContext) -> list[Entry]:
+    problems = []
+    for member in among:
+        try:
+            return member_list(member, plan.peer_port, tls=tls)
+        except EtcdError as e:
+            problems.append(str(e))
+    msg = "nobody gave the member list: " + "; ".join(problems)
+    raise HostError(msg)
+
+
+def _leader(ctx: Context, plan: Plan, among: list[Member], tls: ssl.SSLContext) -> Etcd:
+    """Return the leader's client port, logged in as root; HostError when no leader is found."""
+    for member in among:
+        try:
+            leads = int(Etcd(member, plan.client_port, tls=tls).status().get("leader", 0))
+        except EtcdError:
+            continue
+        for entry in _list_of_any(plan, [member], tls):
+            leader = next((m for m in plan.members if entry_of(plan, m, [entry])), None)
+            if leads and int(entry["id"]) == leads and leader is not None:
+                found = Etcd(leader, plan.client_port, tls=tls)
+                etcd_auth.log_in(found, store.secret(ctx, "etcd_root_password", wanted_by="etcd-form"))
+                return found
+    msg = "etcd has no leader among the members in the site file; members are only changed by a leader"
+    raise HostError(msg)
+
+
+def _settled(ctx: Context, plan: Plan, leader: Etcd, path: str, body: Entry, *, passing: str) -> None:
+    """Call until etcd no longer answers with this passing reason."""
+    deadline = ctx.system.monotonic() + plan.health_seconds
+    while True:
+        try:
+            leader.call(path, body)
+        except EtcdError as e:
+            if passing not in e.message or ctx.system.monotonic() > deadline:
+                raise
+            ctx.system.sleep(_POLL_SECONDS)
+        else:
+            return
