@@ -88,8 +88,9 @@ def restore(ctx: Context, names: Iterable[str]) -> dict[str, Any]:
     """Put files, units (``x.service``) and packages back to what was applied; the caller holds the lock.
 
     Units that read a file are reloaded or restarted by their rules; one of a cluster is never restarted here, only
-    named in ``waiting``. BadInput for what no applied bundle has; Refused while a bundle's last run has not come to
-    its end, and for a file whose secrets have changed since.
+    named in ``waiting``. Named itself, a member that ran before is started again, as a reboot would; one that never
+    did is left to its cluster-level step. BadInput for what no applied bundle has; Refused while a bundle's last
+    run has not come to its end, and for a file whose secrets have changed since.
     """
     known = Known.load(ctx)
     found = [(name, _owner(known, name)) for name in names]
@@ -99,8 +100,7 @@ def restore(ctx: Context, names: Iterable[str]) -> dict[str, Any]:
             if name.startswith("/"):
                 _restore_file(ctx, record, name, answer)
             elif name in record.bundle.units:
-                todo = Pending.load(ctx, record.bundle.name)
-                answer["units"].update(units.converge(ctx, {name: record.bundle.units[name]}, todo))
+                _restore_unit(ctx, record.bundle, name, answer)
             else:
                 _restore_package(ctx, record.bundle, name, answer)
     return {**answer, "changed": bool(answer["files"] or answer["units"] or answer["packages"])}
@@ -143,6 +143,22 @@ def _restore_file(ctx: Context, record: applied.Record, path: str, answer: dict[
     answer["waiting"] += [n for n, s in units.states(ctx, theirs).items() if s.running]
     forget_accepted(ctx, [path])
     todo.ended(ctx)
+
+
+def _restore_unit(ctx: Context, owner: bundle.Bundle, name: str, answer: dict[str, Any]) -> None:
+    unit = owner.units[name]
+    answer["units"].update(units.converge(ctx, {name: unit}, Pending.load(ctx, owner.name)))
+    state = units.states(ctx, [name])[name]
+    if unit.start == bundle.NOW or state.running:
+        return
+    if not state.ran:
+        msg = "it was never started here: its cluster-level step does that, run 'keadb up'"
+        raise Refused(msg)
+    if state.active == "failed":
+        units.systemctl(ctx, "reset-failed", "--", name)
+    # A member may wait for the others for long; whether it is healthy is told by 'keadb status'.
+    units.systemctl(ctx, "start", "--no-block", "--", name)
+    answer["units"][name] = "started"
 
 
 def _restore_package(ctx: Context, owner: bundle.Bundle, name: str, answer: dict[str, Any]) -> None:

@@ -180,6 +180,17 @@ def test_units_and_packages_are_put_back(a: Machine) -> None:
     assert check.drift(a.ctx)["drift"] == []
 
 
+def test_a_stopped_member_of_a_cluster_is_started_as_a_reboot_would(a: Machine) -> None:
+    """One that never ran waits for its cluster-level step."""
+    apply(a, service(units={"a.service": Unit(start=Start.CLUSTER)}))
+    a.system.units["a.service"].active = "inactive"
+    assert edits.restore(a.ctx, ["a.service"])["units"] == {"a.service": "started"}
+    assert a.system.units["a.service"].active == "active"
+    a.system.units["a.service"].active, a.system.units["a.service"].ran = "inactive", False
+    with pytest.raises(Refused, match=r"restoring a\.service: it was never started here"):
+        edits.restore(a.ctx, ["a.service"])
+
+
 def test_what_cannot_be_put_back_is_refused(a: Machine) -> None:
     """A secret that is another by now; a bundle whose last run did not end; a name of nobody."""
     a.secrets(pw="another-secret-value")
