@@ -19,6 +19,7 @@ from rich.text import Text
 from components.catalog import bundles
 from keadb.site import Host, Site
 from ops import sites
+from ops.events import CONTROL
 from ops.exits import CommandError, Exit
 from ops.secrets import DEPLOY_KEY, secret_values
 from ops.stacks import Stack
@@ -232,7 +233,7 @@ def show(made: Report, console: Console) -> None:
         head = f"{item.host}:{item.name}  {item.what}  [{item.kind} of bundle {item.bundle}]{mark}"
         console.print(Text(head, style="" if item.accepted else "bold"), soft_wrap=True)
         for line in item.diff:
-            console.print(Text(f"    {line}", style=_style(line)), soft_wrap=True)
+            console.print(Text(f"    {CONTROL.sub(' ', line)}", style=_style(line)), soft_wrap=True)
     for host, names in made.unfinished.items():
         said = f"{host}: the last run of {', '.join(names)} did not come to its end: 'keadb up' goes on with it"
         console.print(Text(said, style="bold"), soft_wrap=True)

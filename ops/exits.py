@@ -13,9 +13,9 @@ class Exit(IntEnum):
     FAILED = 1
     """The operation failed, problems were found, or the cluster is unhealthy."""
     CHANGES = 2
-    """``--expect-no-changes`` found changes."""
+    """``--expect-no-changes`` found changes; ``drift`` found differences."""
     UNREACHABLE = 3
-    """``status``: at least one host did not answer, so its health is unknown."""
+    """``status``, ``drift``: at least one host did not answer, so the site's state is unknown."""
     USAGE = 64
     """The command line is wrong, or names a stack that does not exist."""
     INTERRUPTED = 130
