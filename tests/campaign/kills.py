@@ -36,6 +36,7 @@ def _generation(site: dict[str, Any], number: int) -> None:
         host["generation"] = number
 
 
+ROLLING = "a rolling restart"
 CHANGES: dict[str, Callable[[dict[str, Any], int], None]] = {
     "a PostgreSQL parameter": lambda site, n: site.setdefault("postgresql", {}).update(
         parameters={"log_min_duration_statement": 1000 + n}
@@ -43,6 +44,7 @@ CHANGES: dict[str, Callable[[dict[str, Any], int], None]] = {
     "a Patroni parameter": lambda site, n: site.setdefault("patroni", {}).update(
         maximum_lag_on_failover_mb=64 + n % 32
     ),
+    ROLLING: lambda site, n: site.setdefault("postgresql", {}).update(max_connections=100 + 10 * (n % 9)),
     "every host's generation": lambda site, n: _generation(site, 2 + n),
 }
 
@@ -68,6 +70,8 @@ def plan(seed: int, number: int) -> tuple[str, Moment]:
     inside = [*INSIDE]
     if number < len(inside):
         return "birth", Moment(inside=inside[number], seconds=chance.uniform(0, 0.6))
+    if number == len(inside):
+        return ROLLING, Moment(inside="settings", seconds=chance.uniform(1, 6))
     if number % 2:
         return "birth", Moment(seconds=chance.uniform(0.3, BIRTH_SECONDS))
     return chance.choice([*CHANGES]), Moment(seconds=chance.uniform(0.3, CHANGE_SECONDS))
