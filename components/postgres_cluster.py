@@ -45,6 +45,8 @@ BIRTH_SECONDS = 180
 """Limit for the database hosts to see each other blank, and for the first one's initdb."""
 COPY_SECONDS = 1800
 """Limit for a standby's base backup: 50 GB at a modest 30 MB/s."""
+TURN_SECONDS = 2400
+"""Limit for a restart of Patroni in turn with the other database hosts: four waits of ten minutes."""
 CONVERGE_SECONDS = 300
 """Limit for the settings to be in force everywhere and the standby to stream, with the longest loops allowed."""
 ROLLING_SECONDS = 3 * (300 + CONVERGE_SECONDS)
@@ -111,7 +113,7 @@ def patroni_bundle(site: Site, host: Host) -> Bundle:
         tls={name: TlsUse(**paths, owner="postgres", group="postgres") for name, paths in tls.items()},
         units={
             UNIT: Unit(
-                start=Start.STAGED,
+                start=Start.CLUSTER,
                 restart_on=(DROP_IN, READ_AT_START),
                 # SIGHUP: Patroni reads its file and certificates again and has PostgreSQL do the same.
                 reload_on=(CONFIG, *(tls["postgres"][part] for part in ("cert", "key", "ca"))),
@@ -165,10 +167,10 @@ def patroni_form_bundle(site: Site, host: Host, staged: Mapping[str, str]) -> Bu
             Step(
                 name="start Patroni",
                 run=(APPLIER, "patroni-form"),
-                timeout=BIRTH_SECONDS + COPY_SECONDS + 60,
+                timeout=BIRTH_SECONDS + COPY_SECONDS + TURN_SECONDS + 60,
             ),
         ),
-        uses_secrets=("etcd_patroni_password",),
+        uses_secrets=("etcd_patroni_password", "patroni_rest_password"),
         inputs=staged,
     )
 

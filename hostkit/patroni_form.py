@@ -3,7 +3,8 @@
 Birth: a cluster is only born when every database host has said, through etcd, that its data directory is blank; then
 the first host starts and is initialised, and the others start when it is through and copy from it. A host with data,
 or of a cluster that was born, simply starts. What a birth that was cut left behind is moved aside, not deleted: etcd
-knows that it never came to its end. Nothing of a cluster that was born is ever stopped, moved or wiped.
+knows that it never came to its end. Nothing of a cluster that was born is ever moved or wiped. A Patroni that has yet
+to read what was placed while it ran is restarted in turn (``patroni_turn``).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import ssl
 import sys
 from typing import TYPE_CHECKING, Any
 
-from hostkit import etcd_client, files, patroni_plan, units
+from hostkit import due, etcd_client, files, patroni_plan, patroni_turn, units
 from hostkit.errors import HostError, Refused
 from hostkit.patroni_client import Rest, RestError
 from hostkit.patroni_dcs import DECLARED_SECONDS, Dcs
@@ -48,10 +49,18 @@ def main(ctx: Context, argv: list[str]) -> int:  # noqa: ARG001 - the signature 
         units.systemctl(ctx, "reset-failed", "--", plan.unit)
         units.systemctl(ctx, "start", "--", plan.unit)
     rest = Rest(ctx, plan.cluster)
+    # One that was just started has read everything.
+    stale = () if started else due.due(ctx, plan.unit)
+    if stale:
+        patroni_turn.restart(ctx, plan, rest, stale)
     node = _until_running(ctx, plan, rest)
     _mark(ctx, plan.start_always)
     renewed = _until_certificate(ctx, plan, rest)
-    json.dump({"changed": started or renewed, "role": node["role"], "timeline": node.get("timeline")}, sys.stdout)
+    if stale:
+        patroni_turn.finish(ctx, plan, rest)
+    due.clear(ctx, plan.unit)
+    changed = started or renewed or bool(stale)
+    json.dump({"changed": changed, "role": node["role"], "timeline": node.get("timeline")}, sys.stdout)
     sys.stdout.write("\n")
     return 0
 

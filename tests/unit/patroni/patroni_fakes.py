@@ -33,6 +33,7 @@ class FakeSystem:
 
     on_start: Callable[[], None] = lambda: None
     on_reload: Callable[[], None] = lambda: None
+    on_restart: Callable[[], None] = lambda: None
     on_sleep: Callable[[], None] = lambda: None
     active: str = "inactive"
     restarts: int = 0
@@ -60,6 +61,8 @@ class FakeSystem:
             self.on_start()
         if argv[1] == "stop":
             self.active = "inactive"
+        if argv[1] == "restart":
+            self.on_restart()
         if argv[1] == "reload":
             self.on_reload()
         if "--property=NRestarts" in argv:

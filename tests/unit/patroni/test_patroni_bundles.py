@@ -121,7 +121,7 @@ class TestDifferences:
 class TestStaged:
     def test_nothing_is_started_and_postgresql_of_the_distribution_stays_out(self) -> None:
         bundle = pg.patroni_bundle(site_of(ha()), site_of(ha()).hosts[DB1])
-        assert [unit.start for unit in bundle.units.values()] == [Start.STAGED]
+        assert [unit.start for unit in bundle.units.values()] == [Start.CLUSTER]
         assert {"postgresql.service", "patroni.service"} == set(bundle.packages.mask)
         assert set(bundle.packages.hold) == set(bundle.packages.install)
 
