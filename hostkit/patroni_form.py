@@ -223,6 +223,8 @@ def _give_up(ctx: Context, plan: Form, words: str, *, began: float, stalled_sinc
         # Stopped, so that the next run finds a birth that is over and can begin another.
         units.systemctl(ctx, "stop", "--", plan.unit)
         why += f"; the cluster was not born, {plan.unit} was stopped"
+    elif words != described({}) and plan.others:
+        why += f". If its data can follow no leader any more, 'keadb reinit {plan.me.name}' copies it anew"
     msg = f"{plan.me.name} {words}: {why}; last journal lines:\n{journal}"
     raise HostError(msg)
 
