@@ -69,13 +69,22 @@ def replace(ctx: Context, path: str, data: bytes, *, mode: int, owner: Owner) ->
     """Bring a file to this content, owner and mode; return ``created``, ``updated`` or None (untouched).
 
     Written beside the target, synced and renamed, so that a cut leaves the old or the new file, never half of
-    one. Missing parents are made as root's with mode 0755. See ``difference`` for what is refused.
+    one. Missing parents are made as root's with mode 0755. See ``difference`` for what is refused. HostError names
+    the file when it cannot be written (a full disk, a read-only file system).
     """
     change = difference(ctx, path, data, mode=mode, owner=owner)
     if change is None:
         return None
-    target = ctx.path(path)
-    make_parents(ctx, path)
+    try:
+        make_parents(ctx, path)
+        _write(ctx.path(path), data, mode, owner)
+    except OSError as e:
+        msg = f"{path} cannot be written: {e.strerror or type(e).__name__}; mend that and run it again"
+        raise HostError(msg) from None
+    return change
+
+
+def _write(target: Path, data: bytes, mode: int, owner: Owner) -> None:
     part = _part(target)
     with contextlib.suppress(FileNotFoundError):
         part.unlink()
@@ -94,7 +103,6 @@ def replace(ctx: Context, path: str, data: bytes, *, mode: int, owner: Owner) ->
             part.unlink()
         raise
     sync_folder(target.parent)
-    return change
 
 
 def remove(ctx: Context, path: str) -> bool:

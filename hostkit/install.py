@@ -84,7 +84,8 @@ def _check(name: object, source: object) -> None:
 def install(request: object, root: Path = Path("/")) -> dict[str, Any]:
     """Install the applier under a root unless these very bytes are there; return what became of it.
 
-    InstallError when the request is bad, the new applier does not run here, or another run holds the lock.
+    InstallError when the request is bad, the new applier cannot be written or does not run here, or another run
+    holds the lock.
     """
     if sys.version_info[:2] < _OLDEST:
         msg = f"Python {sys.version.split()[0]} is too old on this host: allowed is 3.11 and newer"
@@ -95,7 +96,11 @@ def install(request: object, root: Path = Path("/")) -> dict[str, Any]:
     lock = _locked(root)
     try:
         if not _as_wanted(target, content):
-            _replace(target, content)
+            try:
+                _replace(target, content)
+            except OSError as e:
+                msg = f"/{TARGET} cannot be written: {e.strerror or type(e).__name__}; mend that and run it again"
+                raise InstallError(msg, 1) from None
             result["changed"] = True
     finally:
         os.close(lock)

@@ -273,3 +273,25 @@ def test_without_root_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     monkeypatch.setattr(sys, "stdin", io.StringIO("{}"))
     assert command.main(["check"]) == 1
     assert "it must run as root" in capsys.readouterr().err
+
+
+def test_a_full_disk_names_the_applier_and_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The very first step of a run: there is nothing else yet that could say it clearly."""
+    install.install(sources(), tmp_path)
+    target = tmp_path / install.TARGET
+    before = target.read_bytes()
+    newer = sources()
+    newer["modules"]["hostkit/__init__.py"] += "\n# newer\n"
+
+    def full(_fd: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(
+        install.InstallError, match="keadb-apply cannot be written: No space left on device; mend that"
+    ):
+        install.install(newer, tmp_path)
+    assert target.read_bytes() == before
+    assert [p.name for p in target.parent.iterdir()] == [target.name]
