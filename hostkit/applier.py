@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from hostkit import applied, edits, files, packages, prune, steps, store, tls, units
 from hostkit import bundle as bundles
-from hostkit.errors import HostError, Refused, during
+from hostkit.errors import BadInput, HostError, Refused, during
 from hostkit.known import Known, forget_accepted, look
 from hostkit.pending import Pending
 from hostkit.placing import Placement, changes, place, placements, tls_placements
@@ -56,6 +56,15 @@ def apply(ctx: Context, bundle: bundles.Bundle) -> Summary:
     """
     with during(f"bundle {bundle.name}"):
         return _apply(ctx, bundle)
+
+
+def apply_again(ctx: Context, name: str) -> Summary:
+    """Apply a bundle as it was last applied; BadInput when it never was. The caller holds the lock."""
+    record = next((r for r in applied.records(ctx) if r.bundle.name == name), None)
+    if record is None:
+        msg = f"bundle {name!r}: given is none that is applied on this host; see the verb 'version'"
+        raise BadInput(msg)
+    return apply(ctx, record.bundle)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hostkit import bundle as bundles
-from hostkit import edits, packages, units
+from hostkit import check_cluster, edits, packages, units
 from hostkit.errors import CommandTimeout
 from hostkit.known import Known, look
 
@@ -22,15 +22,18 @@ _GUARD_LIMIT = 20
 def drift(ctx: Context) -> dict[str, Any]:
     """Return every difference between the host and the applied bundles, and the runs that did not end.
 
-    An item has ``bundle``, ``kind`` (file, tls, unit, package, mask, step), ``name``, ``is`` (in words), for a file
-    the lines of its ``diff`` without secrets, and ``accepted`` when an operator has seen exactly this. ``in_sync``
-    is true when there is nothing but accepted edits. What a run that did not end has written is not drift.
+    An item has ``bundle``, ``kind`` (file, tls, unit, package, mask, step; of a cluster: member, setting, role),
+    ``name``, ``is`` (in words), for a file the lines of its ``diff`` without secrets, and ``accepted`` when an
+    operator has seen exactly this. ``in_sync`` is true when there is nothing but accepted edits. What a run that did
+    not end has written is not drift.
     """
     known = Known.load(ctx)
     found: list[dict[str, Any]] = []
     for name, record in known.records.items():
         for item in _of_bundle(ctx, known, record):
             found.append({"bundle": name, "accepted": False, "diff": [], **item})  # noqa: PERF401 - one item a line
+    ended = known.records.keys() - known.runs.keys()
+    found += [{"bundle": n, "accepted": False, "diff": [], **item} for n, item in check_cluster.items(ctx, ended)]
     unfinished = sorted(known.runs)
     return {
         "bundles": sorted(known.records),

@@ -80,7 +80,7 @@ def converge(server: Psql, plan: dict[str, Any], passwords: dict[str, str]) -> d
     while True:
         leader = False
         try:
-            leader, pending = _look(server, plan, passwords)
+            leader, pending = look(server, plan, passwords)
             if not pending:
                 return {"changed": bool(actions), "leader": leader, "actions": actions}
             if leader:
@@ -100,7 +100,8 @@ Pending = list[tuple[str, str, str]]
 """What is to be done, in words; the database where, ``""`` for outside a transaction; the statement."""
 
 
-def _look(server: Psql, plan: dict[str, Any], passwords: dict[str, str]) -> tuple[bool, Pending]:
+def look(server: Psql, plan: dict[str, Any], passwords: dict[str, str]) -> tuple[bool, Pending]:
+    """Return whether this node leads, and everything in which it is not as planned. Reads only."""
     database = identifier(plan["database"])
     names = [*plan["roles"], *plan["logins"]]
     array = "ARRAY[" + ", ".join(literal(identifier(name)) for name in names) + "]"

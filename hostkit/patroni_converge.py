@@ -64,19 +64,19 @@ def converge(ctx: Context, plan: Settings, rest: Rest) -> dict[str, Any]:
     _refuse_paused(plan, rest, patch)
     _require_health(ctx, plan, rest, live, patch)
     if patch:
-        for line in _lines(patch, live):
+        for line in lines(patch, live):
             say(line)
         rest.patch_config(member, patch)
         _, after = rest.first("config")
         left = difference({k: v for k, v in after.items() if k not in OPERATORS_KEYS}, plan.config)
         if left:
-            msg = f"Patroni took the settings but etcd still differs in: {'; '.join(_lines(left, after))}"
+            msg = f"Patroni took the settings but etcd still differs in: {'; '.join(lines(left, after))}"
             raise HostError(msg)
         loops = Loops(rest)
         until(ctx, plan, "every node has taken over the settings", loops.missing)
     restarted = restart_pending(ctx, plan, rest)
     until(ctx, plan, "the cluster is healthy", lambda: unhealthy(plan, rest))
-    return {"changed": bool(patch or restarted), "settings": _lines(patch, live), "restarted": restarted}
+    return {"changed": bool(patch or restarted), "settings": lines(patch, live), "restarted": restarted}
 
 
 def _leaderless(plan: Settings, rest: Rest) -> str:
@@ -89,7 +89,7 @@ def _refuse_paused(plan: Settings, rest: Rest, patch: Mapping[str, Any]) -> None
         what = f"; waiting: {', '.join(_names(patch))}" if patch else ""
         msg = (
             f"cluster {plan.cluster.scope} is paused: someone holds it, nothing was changed{what}. "
-            f"End the pause (patronictl resume) and run again"
+            f"End the pause (keadb resume) and run again"
         )
         raise Refused(msg)
 
@@ -126,7 +126,7 @@ def _names(patch: Mapping[str, Any], above: str = "") -> list[str]:
     return sorted(names)
 
 
-def _lines(patch: Mapping[str, Any], live: Mapping[str, Any]) -> list[str]:
+def lines(patch: Mapping[str, Any], live: Mapping[str, Any]) -> list[str]:
     """Return each change as ``name: old => new``."""
     return [f"{name}: {_at(live, name)} => {_at(patch, name)}" for name in _names(patch)]
 

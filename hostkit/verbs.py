@@ -21,7 +21,9 @@ _APPLY_BASE = 2400.0
 """Seconds that packages, files and units of a bundle may take, besides the lock, its steps and its probes."""
 _CERTIFY_LIMIT = 900.0
 _PRUNE_LIMIT = 900.0
-_RESTORE_LIMIT = 1500.0
+_RESTORE_LIMIT = 3600.0
+_BUNDLE = "bundle:"
+"""Before a bundle's name where ``restore`` is to apply it again as it was: for what its steps bring about."""
 
 
 def bootstrap(ctx: Context, argv: list[str]) -> int:
@@ -158,8 +160,19 @@ def _prune_work(ctx: Context, text: str) -> dict[str, Any]:
 
 def _restore_work(ctx: Context, text: str) -> dict[str, Any]:
     names = _names("restore", text)
+    whole = [name.removeprefix(_BUNDLE) for name in names if name.startswith(_BUNDLE)]
     with lock.held(ctx, "restore"):
-        return edits.restore(ctx, names)
+        answer = edits.restore(ctx, [name for name in names if not name.startswith(_BUNDLE)])
+        for name in whole:
+            done = applier.apply_again(ctx, name).as_dict()
+            answer.setdefault("steps", {}).update(
+                {f"{name}: {step}": became for step, became in done["steps"].items()}
+            )
+            answer["files"].update(done["files"])
+            answer["units"].update(done["units"])
+            answer["packages"] += done["packages"]
+            answer["changed"] = answer["changed"] or done["changed"]
+        return answer
 
 
 _WORK: Mapping[str, Callable[[Context, str], dict[str, Any]]] = {

@@ -26,15 +26,17 @@ from ops.stacks import Stack
 from ops.status import run_on, why
 
 APPLIER = "sudo -n /usr/lib/keadb/keadb-apply"
+STEPS = frozenset(["step", "mask", "setting", "role"])
+"""Kinds that are put back by applying their bundle again."""
 CHECK_SECONDS = 90.0
 """A busy host asks systemd and dpkg, and runs the guards of its bundles' steps."""
-CHANGE_SECONDS = 1800.0
+CHANGE_SECONDS = 3900.0
 """Longer than the applier's own limit: it restarts units."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """One difference on one host. ``kind``: file, tls, unit, package, mask, step."""
+    """One difference on one host. ``kind``: file, tls, unit, package, mask, step, member, setting or role."""
 
     host: str
     bundle: str
@@ -158,6 +160,7 @@ def told(host: str, answer: Mapping[str, Any]) -> list[str]:
         f"{host}: {unit} is not restarted here; it reads the file when it is next"
         for unit in answer.get("waiting", ())
     ]
+    lines += [f"{host}: {step}: {became}" for step, became in answer.get("steps", {}).items()]
     return lines or [f"{host}: it is as it was applied; nothing to do"]
 
 
@@ -250,6 +253,8 @@ def show(made: Report, console: Console) -> None:
     if made.exit_code is Exit.CHANGES and open_items:
         command = f"keadb drift --stack {made.stack}"
         lines.append(f"{command} --restore HOST:NAME   puts back what was applied")
+        if any(item.kind in STEPS for item in made.items):
+            lines.append(f"{command} --restore HOST:bundle:BUNDLE   applies a whole bundle again, steps included")
         lines.append(f"{command} --accept HOST:FILE    seen: the next run may write over it")
     for line in lines:
         console.print(line, markup=False, soft_wrap=True)

@@ -10,7 +10,8 @@ import pytest
 
 from hostkit import applier, bundle, check, edits, prune
 from hostkit.errors import BadInput, Refused
-from keadb.bundle import Bundle, File, Packages, Start, Unit
+from hostkit.system import Completed
+from keadb.bundle import Bundle, File, Packages, Start, Step, Unit
 from tests.unit.hostkit.fakes import HOST, FakeUnit, Machine
 
 PLAIN, SECRET, UNIT = "/etc/a/plain", "/etc/a/secret", "/etc/systemd/system/a.service"
@@ -189,6 +190,30 @@ def test_a_stopped_member_of_a_cluster_is_started_as_a_reboot_would(a: Machine) 
     a.system.units["a.service"].active, a.system.units["a.service"].ran = "inactive", False
     with pytest.raises(Refused, match=r"restoring a\.service: it was never started here"):
         edits.restore(a.ctx, ["a.service"])
+
+
+def test_a_whole_bundle_is_applied_again_as_it_was(a: Machine) -> None:
+    """For what its steps bring about; an edited file is refused as ever."""
+    marks: list[int] = []
+
+    def mark(_argv: object) -> Completed:
+        marks.append(1)
+        return Completed(0, "", "")
+
+    a.system.commands.update(
+        mark=mark,
+        marked=lambda _: Completed(0 if marks else 1, "", ""),
+    )
+    apply(a, service(steps=(Step(name="mark", run=("mark",), check=("marked",)),)))
+    marks.clear()
+    assert [d["kind"] for d in check.drift(a.ctx)["drift"]] == ["step"]
+    assert applier.apply_again(a.ctx, "a").steps == {"mark": "ran"}
+    assert check.drift(a.ctx)["drift"] == []
+    a.put(PLAIN, "by hand\n")
+    with pytest.raises(Refused):
+        applier.apply_again(a.ctx, "a")
+    with pytest.raises(BadInput, match="bundle 'none': given is none that is applied"):
+        applier.apply_again(a.ctx, "none")
 
 
 def test_what_cannot_be_put_back_is_refused(a: Machine) -> None:
