@@ -79,7 +79,7 @@ class TestConverge:
     def test_a_paused_cluster_is_refused_and_says_what_waits(self, running: World) -> None:
         running.patroni.paused = True
         declare(running, "patroni/loop_wait", 4)
-        with pytest.raises(Refused, match=r"is paused.*loop_wait.*patronictl resume"):
+        with pytest.raises(Refused, match=r"is paused.*loop_wait.*keadb resume"):
             converge(running)
         assert running.patroni.patches == []
 
