@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hostkit import bundle as bundles
-from hostkit import check_cluster, edits, packages, units
+from hostkit import check_cluster, due, edits, packages, units
 from hostkit.errors import CommandTimeout
 from hostkit.known import Known, look
 
@@ -78,6 +78,8 @@ def _units(ctx: Context, wanted: Mapping[str, bundles.Unit]) -> Iterator[tuple[s
             yield name, state.file
         if expected and not state.running:
             yield name, f"{state.active} ({state.sub})"
+        if paths := due.due(ctx, name):
+            yield name, f"its restart is due: it still runs with the former {', '.join(paths)}"
 
 
 def _packages(ctx: Context, wanted: bundles.Packages) -> Iterator[tuple[str, str]]:

@@ -139,8 +139,8 @@ def _put_aside(ctx: Context, plan: Plan) -> None:
 def serve(ctx: Context, plan: Plan) -> list[str]:
     """Take in declared members that ask for it and promote learners, until all are in force; return what was done.
 
-    A member that is neither in force nor asking is waited for ``SIGN_SECONDS``, then left to ``etcd-probe``, which
-    names it. Refused when one asks and may not come in; the message says why.
+    One that was added is waited for as long as it may ask; one that is neither in force nor asking ``SIGN_SECONDS``,
+    then it is left to ``etcd-probe``, which names it. Refused when one asks and may not come in, with the reason.
     """
     tls = tls_context(ctx, CLIENT_TLS)
     changed: list[str] = []
@@ -163,7 +163,8 @@ def serve(ctx: Context, plan: Plan) -> list[str]:
         now = ctx.system.monotonic()
         if len(changed) != before:
             quiet_since = now
-        if not waiting or now > quiet_since + SIGN_SECONDS:
+        comes = any(added(entry_of(plan, m, known)) for m in waiting)
+        if not waiting or now > quiet_since + (ASK_SECONDS if comes else SIGN_SECONDS):
             return changed
         ctx.system.sleep(_POLL_SECONDS)
 

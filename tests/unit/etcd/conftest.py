@@ -16,7 +16,7 @@ from tests.unit.etcd.etcd_fakes import FakeCluster, HostRoot, make_hosts
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait less for hosts that may still come."""
     monkeypatch.setattr(etcd_birth, "REACH_SECONDS", 0.4)
-    monkeypatch.setattr(etcd_rejoin, "ASK_SECONDS", 1.0)
+    monkeypatch.setattr(etcd_rejoin, "ASK_SECONDS", 3.0)
     monkeypatch.setattr(etcd_rejoin, "SIGN_SECONDS", 0.6)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hostkit import applier, bundle, due
+from hostkit import applier, bundle, check, due
 from hostkit.errors import HostError
 from keadb.bundle import Bundle, File, Start, TlsUse, Unit
 from tests.unit.hostkit.fakes import HOST, Cut, FakeSystem, FakeUnit, Machine, ticking_files
@@ -64,6 +64,19 @@ def test_a_change_is_written_and_recorded_and_the_unit_left_alone(running: Machi
     assert running.system.units[NAME].running == ()
     acted = [c for c in running.system.calls if c.startswith("systemctl") and " show " not in c]
     assert acted == ["systemctl daemon-reload"]
+
+
+def test_what_is_due_is_told_as_a_difference_until_it_was_done(running: Machine) -> None:
+    """The file is as declared, and yet not in force."""
+    assert check.drift(running.ctx)["in_sync"]
+    apply(running, database(2))
+    told = check.drift(running.ctx)
+    assert [(item["name"], item["is"]) for item in told["drift"]] == [
+        (NAME, f"its restart is due: it still runs with the former {CONFIG}, {UNIT}")
+    ]
+    assert not told["in_sync"]
+    due.clear(running.ctx, NAME)
+    assert check.drift(running.ctx)["in_sync"]
 
 
 def test_what_it_does_not_read_makes_nothing_due(running: Machine) -> None:
