@@ -75,3 +75,46 @@ def test_a_limit_goes_up_and_down_again(settled: Site, writer: Writer) -> None:
     times = sorted(acknowledged.values())
     gaps = sorted((b - a for a, b in itertools.pairwise(times)), reverse=True)[:3]
     print(f"\nmax_connections up and down: longest write gaps {', '.join(f'{g:.1f}' for g in gaps)} s, 0 lost")
+
+
+def test_switchover_and_back(settled: Site, writer: Writer) -> None:
+    """The confirmed command moves the leadership, waits for health, and measures; twice ends where it began."""
+    first = settled.leader()
+    assert first
+    second = next(host for host in settled.database_hosts if host != first)
+    for old, new in ((first, second), (second, first)):
+        done = settled.keadb("switchover", "--stack", settled.name, "--yes", "--json")
+        said = json.loads(done.stdout)
+        assert said["leader"] == new
+        assert said["problems"] == []
+        assert 0 < said["leads_after_seconds"] < said["seconds"]
+        assert settled.sql(new, "SELECT pg_is_in_recovery()") == "f"
+        assert settled.sql(new, "SELECT application_name, sync_state FROM pg_stat_replication") == f"{old}|sync"
+    acknowledged = writer.finish()
+    _nothing_lost(settled, acknowledged)
+    print(f"\nswitchover and back: longest write gap {writer.longest_gap():.1f} s, 0 lost")
+    refused = settled.keadb("reinit", first, "--stack", settled.name, "--yes", check=False)
+    assert refused.returncode == 1
+    assert f"{first} leads: its data is what the others are copied from" in refused.stderr
+
+
+def test_a_wiped_standby_copies_itself_again(settled: Site, writer: Writer) -> None:
+    """Its database is gone and Patroni is down: the next generation of that host, and one ``up``."""
+    leader = settled.leader()
+    standby = next(host for host in settled.database_hosts if host != leader)
+    wiped = settled.lab.exec(standby, ["sh", "-c", "systemctl stop patroni && rm -rf /var/lib/postgresql/15/kea"])
+    assert wiped.returncode == 0, wiped.stderr
+
+    def new_machine(site: dict[str, Any]) -> None:
+        host = site["hosts"][standby]
+        # Far from what other tests use: it stays in the file.
+        host["generation"] = host.get("generation", 1) + 10
+
+    settled.edit(new_machine)
+    settled.keadb("up", "--stack", settled.name, "--yes")
+    assert settled.healthy()
+    assert settled.leader() == leader
+    settled.keadb("preview", "--stack", settled.name, "--expect-no-changes")
+    acknowledged = writer.finish()
+    _nothing_lost(settled, acknowledged)
+    print(f"\nwiped standby: longest write gap {writer.longest_gap():.1f} s, 0 lost")
