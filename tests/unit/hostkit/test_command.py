@@ -75,6 +75,19 @@ def test_from_secrets_to_check(tmp_path: Path) -> None:
 
 
 @needs_root
+def test_a_bundle_whose_last_run_was_cut_is_told_by_its_digest(tmp_path: Path) -> None:
+    """Whoever compares it with what was sent finds that it must be sent again."""
+    run(tmp_path, "secrets", {"secrets": {"pw": VALUE}})
+    run(tmp_path, "apply", simple())
+    whole = json.loads(run(tmp_path, "version").stdout)["digests"]["simple"]
+    failing = simple(steps=(Step(name="fails", run=("false",)),)).replace("@secret:pw@", "x @secret:pw@")
+    assert run(tmp_path, "apply", failing).returncode == 1
+    assert json.loads(run(tmp_path, "version").stdout)["digests"] == {"simple": "unfinished"}
+    assert run(tmp_path, "apply", simple()).returncode == 0
+    assert json.loads(run(tmp_path, "version").stdout)["digests"] == {"simple": whole}
+
+
+@needs_root
 def test_two_applies_at_once_go_one_after_the_other(tmp_path: Path) -> None:
     """A folder that only one may have; both end well."""
     run(tmp_path, "secrets", {"secrets": {"pw": VALUE}})
