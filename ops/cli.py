@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ops.cluster_commands import COMMANDS
-from ops.drift_command import drift, warn_of_refusals
+from ops.drift_command import drift, named, warn_of_refusals
 from ops.exits import CommandError, Exit
 
 if TYPE_CHECKING:
@@ -248,7 +248,7 @@ def _show(result: Result, out: Console, err: Console) -> None:
     for warning in result.run.warnings:
         err.print(f"warning: {warning}", markup=False, soft_wrap=True)
     for failure in result.run.failures:
-        err.print(f"error: {failure}", style="red", markup=False, soft_wrap=True)
+        err.print(f"error: {named(str(failure), result.stack)}", style="red", markup=False, soft_wrap=True)
     # The engine counts what groups others too; people count what runs on hosts.
     count = len(result.run.changed()) or result.run.changes
     changes = "no changes" if not count else f"{count} change{'' if count == 1 else 's'}"

@@ -19,6 +19,7 @@ from rich.text import Text
 from components.catalog import bundles
 from keadb.site import Host, Site
 from ops import sites
+from ops.drift_command import named
 from ops.events import CONTROL
 from ops.exits import CommandError, Exit
 from ops.secrets import DEPLOY_KEY, secret_values
@@ -141,7 +142,9 @@ def change(stack: Stack, verb: str, given: Iterable[str]) -> dict[str, dict[str,
     hosts = [site.hosts[name] for name in wanted]
     replies = asyncio.run(_ask(hosts, key, verb, requests, seconds=CHANGE_SECONDS))
     errors = [
-        f"{host}: {verb}: {_named(reply.error, stack)}" for host, reply in replies.items() if reply.document is None
+        f"{host}: {verb}: {named(reply.error, stack.name)}"
+        for host, reply in replies.items()
+        if reply.document is None
     ]
     if errors:
         done = [line for host, r in replies.items() if r.document for line in told(host, r.document)]
@@ -191,14 +194,10 @@ def foresee(stack: Stack, site: Site, changing: Iterable[tuple[str | None, str]]
         else:
             refused = reply.document["refused"]
             found += [
-                f"{host}: {name}: 'up' would be refused: {_named(reason, stack)}" for name, reason in refused.items()
+                f"{host}: {name}: 'up' would be refused: {named(reason, stack.name)}"
+                for name, reason in refused.items()
             ]
     return found
-
-
-def _named(reason: str, stack: Stack) -> str:
-    """Put in the stack's name: hosts do not know it."""
-    return reason.replace("--stack STACK ", f"--stack {stack.name} ")
 
 
 async def _ask(

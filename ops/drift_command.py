@@ -53,6 +53,11 @@ def drift(*, name: str, as_json: bool, accept: tuple[str, ...], restore: tuple[s
     return made.exit_code
 
 
+def named(reason: str, stack: str) -> str:
+    """Put the stack's name into the commands that a host's refusal proposes: hosts do not know it."""
+    return reason.replace("--stack STACK ", f"--stack {stack} ")
+
+
 def warn_of_refusals(stack: Stack, site: Site, planned: Result) -> None:
     """Say on stderr what 'up' would refuse, after a preview that looked at the hosts."""
     from ops.drift import foresee

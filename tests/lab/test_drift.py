@@ -82,7 +82,7 @@ def test_edits_of_the_night(settled: Site) -> None:
         refused = site.keadb("up", "--stack", site.name, "--yes", check=False)
         assert refused.returncode == 1
         assert f"{host}: patroni" in refused.stderr
-        for line in ("+# tuned at night", f"keadb drift --stack STACK --accept {host}:{CONFIG}"):
+        for line in ("+# tuned at night", f"keadb drift --stack {site.name} --accept {host}:{CONFIG}"):
             assert line in refused.stderr, refused.stderr
         assert _sh(site, host, HASHES) == before
 
