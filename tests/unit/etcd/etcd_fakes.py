@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import secrets
 import shutil
 import socket
 import socketserver
@@ -28,11 +30,13 @@ CONFIG, REJOIN_CONFIG, REJOIN = "/etc/etcd/keadb.yml", "/etc/etcd/keadb-rejoin.y
 
 
 def free_port() -> int:
-    """Return a port that nobody uses now."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port: int = s.getsockname()[1]
-        return port
+    """Return a port that nobody uses now on any of the addresses, nor will as the near end of a connection."""
+    while True:
+        port = secrets.SystemRandom().randrange(12000, 32000)
+        with contextlib.ExitStack() as held, contextlib.suppress(OSError):
+            for address in ("127.0.0.1", *ADDRESSES.values()):
+                held.enter_context(socket.socket()).bind((address, port))
+            return port
 
 
 @dataclass
