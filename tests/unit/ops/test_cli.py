@@ -102,6 +102,7 @@ def test_missing_secrets_are_one_error_that_says_what_to_do() -> None:
     [
         (["up"], "--stack"),
         (["up", "--stack", "us1", "--force"], "--force"),
+        (["up", "--stack", "us1", "--yes", "--no-look", "--repair", "us1-kea-db-01"], "leave --no-look out"),
         (["status", "--stack", "us9"], "unknown stack 'us9'; known: dv, us1, us2, us3, us4"),
         (["up", "--stack", "us1"], "give --yes"),
         (["destroy", "--stack", "us1", "--json"], "give --yes"),
