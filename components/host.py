@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 APPLIER = "/usr/lib/keadb/keadb-apply"
 
 # An installed applier replaces itself; a new host has none yet and may do more than the base system leaves it.
-# The installer is part of what arrives on stdin, so that its text stands in the preview too.
+# The installer is part of what arrives on stdin, so that its text stands in the preview too. An interpreter whose
+# installation was cut is there and cannot import what it needs: that counts as none.
 _INSTALL = (
     'import json, sys; request = json.load(sys.stdin); scope = {"__name__": "keadb_install"}; '
     'exec(request["modules"]["hostkit/install.py"], scope); sys.exit(scope["main"](request))'
@@ -42,11 +43,12 @@ if ! sudo -n true 2>/dev/null; then
     echo "keadb: user $(id -un) may not use sudo without a password on $(uname -n): see docs/real-site.md" >&2
     exit 1
 fi
-if ! command -v python3 >/dev/null; then
+if ! python3 -I -c "import fcntl, json, subprocess, zipfile" >/dev/null 2>&1; then
     sudo -n sh -c 'export DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1
-        if [ -n "$(dpkg --audit)" ]; then dpkg --force-confdef --force-confold --configure --pending; fi
-        apt-get -q -o DPkg::Lock::Timeout=240 update &&
-        apt-get -q -o DPkg::Lock::Timeout=240 install --yes --no-install-recommends python3' </dev/null >&2 || {{
+        apt="apt-get -q --yes --no-install-recommends -o DPkg::Lock::Timeout=240"
+        cut=$(dpkg --audit)
+        [ -z "$cut" ] || dpkg --force-confdef --force-confold --configure --pending
+        $apt update && {{ [ -z "$cut" ] || $apt --fix-broken install; }} && $apt install python3' </dev/null >&2 || {{
         echo "keadb: python3 could not be installed on $(uname -n): apt-get's message is above" >&2
         exit 1
     }}

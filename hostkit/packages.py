@@ -74,13 +74,19 @@ def converge(ctx: Context, packages: bundle.Packages) -> list[str]:
         ctx.say(f"installing {', '.join(absent)}")
     if absent:
         with during(f"installing {', '.join(absent)}"):
-            if ctx.system.run(["dpkg", "--audit"], timeout=_QUERY_LIMIT).stdout.strip():
+            cut = bool(ctx.system.run(["dpkg", "--audit"], timeout=_QUERY_LIMIT).stdout.strip())
+            if cut:
+                # Not checked: it fails for what was unpacked before what it depends on, and apt mends that.
                 ctx.system.run(
                     ["dpkg", "--force-confdef", "--force-confold", "--configure", "--pending"],
                     timeout=_INSTALL_LIMIT,
+                    check=False,
                     env=APT_ENVIRONMENT,
                 )
             ctx.system.run([*_APT, "update"], timeout=_UPDATE_LIMIT, env=APT_ENVIRONMENT)
+            if cut:
+                # By itself: together with names to install apt refuses to mend anything else.
+                ctx.system.run([*_APT, "--fix-broken", "install"], timeout=_INSTALL_LIMIT, env=APT_ENVIRONMENT)
             ctx.system.run([*_APT, "install", *absent], timeout=_INSTALL_LIMIT, env=APT_ENVIRONMENT)
         changed += absent
     have = known(ctx, packages.hold)

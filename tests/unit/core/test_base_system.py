@@ -90,7 +90,7 @@ def host(tmp_path: Path) -> Path:
         (tmp_path / name).symlink_to(f"/bin/{name}")
     (tmp_path / "audit").touch()
     python = f"printf '#!/bin/sh\\necho installed\\n' >{tmp_path}/python3; chmod +x {tmp_path}/python3"
-    (tmp_path / "apt").write_text(f'case "$*" in *install*) {python} ;; esac\n')
+    (tmp_path / "apt").write_text(f'case "$*" in *"install python3"*) {python} ;; esac\n')
     return tmp_path
 
 
@@ -110,15 +110,28 @@ class TestFirstCommand:
         done = bootstrap(host)
         assert (done.returncode, done.stdout) == (0, "installed\n")
         update, install = (host / "log").read_text().splitlines()
-        assert update == "apt-get -q -o DPkg::Lock::Timeout=240 update noninteractive 1"
-        assert install.endswith("install --yes --no-install-recommends python3 noninteractive 1")
+        options = "-q --yes --no-install-recommends -o DPkg::Lock::Timeout=240"
+        assert update == f"apt-get {options} update noninteractive 1"
+        assert install == f"apt-get {options} install python3 noninteractive 1"
 
     def test_an_installation_that_was_cut_is_finished_first(self, host: Path) -> None:
-        """Else apt refuses to do anything."""
+        """Else apt refuses to do anything; and an interpreter that lacks its library is none."""
         (host / "audit").write_text("python3 is only half configured\n")
-        assert bootstrap(host).returncode == 0
-        first = (host / "log").read_text().splitlines()[0]
-        assert first == "dpkg --force-confdef --force-confold --configure --pending"
+        (host / "python3").write_text("#!/bin/sh\nexit 1\n")
+        (host / "python3").chmod(0o755)
+        done = bootstrap(host)
+        assert (done.returncode, done.stdout) == (0, "installed\n")
+        calls = (host / "log").read_text().splitlines()
+        assert calls[0] == "dpkg --force-confdef --force-confold --configure --pending"
+        assert calls[2].endswith("240 --fix-broken install noninteractive 1")
+        assert calls[3].endswith("install python3 noninteractive 1")
+
+    def test_an_interpreter_that_works_is_used(self, host: Path) -> None:
+        """No apt, which could do more than asked."""
+        (host / "python3").write_text("#!/bin/sh\necho there\n")
+        (host / "python3").chmod(0o755)
+        assert bootstrap(host).stdout == "there\n"
+        assert not (host / "log").exists()
 
     def test_when_it_cannot_be_installed_the_host_is_named(self, host: Path) -> None:
         """After apt's own words; nothing else is tried."""
