@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.lab.harness import Site, Writer, wait_for
+from tests.lab.harness import MEASURED, Site, Writer, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,7 +74,9 @@ def test_a_limit_goes_up_and_down_again(settled: Site, writer: Writer) -> None:
     _nothing_lost(settled, acknowledged)
     times = sorted(acknowledged.values())
     gaps = sorted((b - a for a, b in itertools.pairwise(times)), reverse=True)[:3]
-    print(f"\nmax_connections up and down: longest write gaps {', '.join(f'{g:.1f}' for g in gaps)} s, 0 lost")
+    MEASURED.append(
+        f"max_connections up and down: longest write gaps {', '.join(f'{g:.1f}' for g in gaps)} s, 0 lost"
+    )
 
 
 def test_switchover_and_back(settled: Site, writer: Writer) -> None:
@@ -92,7 +94,7 @@ def test_switchover_and_back(settled: Site, writer: Writer) -> None:
         assert settled.sql(new, "SELECT application_name, sync_state FROM pg_stat_replication") == f"{old}|sync"
     acknowledged = writer.finish()
     _nothing_lost(settled, acknowledged)
-    print(f"\nswitchover and back: longest write gap {writer.longest_gap():.1f} s, 0 lost")
+    MEASURED.append(f"switchover and back: longest write gap {writer.longest_gap():.1f} s, 0 lost")
     refused = settled.keadb("reinit", first, "--stack", settled.name, "--yes", check=False)
     assert refused.returncode == 1
     assert f"{first} leads: its data is what the others are copied from" in refused.stderr
@@ -117,4 +119,4 @@ def test_a_wiped_standby_copies_itself_again(settled: Site, writer: Writer) -> N
     settled.keadb("preview", "--stack", settled.name, "--expect-no-changes")
     acknowledged = writer.finish()
     _nothing_lost(settled, acknowledged)
-    print(f"\nwiped standby: longest write gap {writer.longest_gap():.1f} s, 0 lost")
+    MEASURED.append(f"wiped standby: longest write gap {writer.longest_gap():.1f} s, 0 lost")

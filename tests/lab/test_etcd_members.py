@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.lab.harness import Site, Writer, wait_for
+from tests.lab.harness import MEASURED, Site, Writer, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -89,7 +89,7 @@ def test_a_change_restarts_members_in_turns(settled: Site, writer: Writer) -> No
     settled.keadb("preview", "--stack", settled.name, "--expect-no-changes")
     assert _started(settled) == after
     writer.finish()
-    print(f"\netcd restarted in turns: longest write gap {writer.longest_gap():.1f} s")
+    MEASURED.append(f"etcd restarted in turns: longest write gap {writer.longest_gap():.1f} s")
     assert writer.longest_gap() < 5
 
 
@@ -114,5 +114,5 @@ def test_a_member_without_its_data_is_taken_in_again(settled: Site, writer: Writ
     wait_for("leader and sync standby", settled.healthy, 60)
     writer.wait_for_more(40)
     writer.finish()
-    print(f"\nwiped etcd member: longest write gap {writer.longest_gap():.1f} s")
+    MEASURED.append(f"wiped etcd member: longest write gap {writer.longest_gap():.1f} s")
     assert writer.longest_gap() < 5
