@@ -42,13 +42,13 @@ down: venv ## take the lab away; nothing is left
 
 unit: venv ## static checks, unit and program tests: no root, no network, no CLI
 	$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest -q -n 2 tests/unit tests/program
+	$(BIN)/python -m pytest -q -n 4 --dist worksteal tests/unit tests/program
 
-plugin: setup ## conformance of the command plugin (KEADB_COMMAND_PLUGIN names another one)
-	$(BIN)/python -m pytest -q tests/plugin
+plugin: setup ## what needs the Pulumi CLI: conformance of the command plugin (KEADB_COMMAND_PLUGIN names another one)
+	$(BIN)/python -m pytest -q tests/plugin tests/cli
 
 test: setup unit ## everything; says what it skipped and why
-	$(BIN)/python -m pytest -q tests/plugin
+	$(BIN)/python -m pytest -q tests/plugin tests/cli
 	@sh toolchain/lab-tests.sh
 
 lint: venv ## ruff, mypy, shellcheck, yamllint

@@ -159,6 +159,8 @@ def load_program(
     }
     asyncio.set_event_loop(asyncio.new_event_loop())
     mock = _Mocks(unknown=unknown)
+    # The SDK keeps the root of the program that was loaded before, in which this one's would not be registered.
+    settings.set_root_resource(None)  # type: ignore[arg-type]  # this is how it begins itself
     mocks.set_mocks(mock, project="keadb", stack=stack, preview=unknown, monitor=_Monitor(mock, program))
     pulumi.runtime.set_all_config(values, secret_keys=[key for key in values if "secret_" in key])
 

@@ -17,7 +17,7 @@ from ops.pulumi_cli import Engine
 from ops.stacks import Stack
 from toolchain import cli
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 
 needs_cli = pytest.mark.skipif(cli.look() is None, reason="no Pulumi CLI was set up (make setup builds one)")
 
