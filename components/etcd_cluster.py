@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pulumi
 
 from keadb import naming
-from keadb.bundle import Bundle, File, Packages, Probe, Start, Step, TlsUse, Unit
+from keadb.bundle import APPLIER, Bundle, File, Packages, Probe, Start, Step, TlsUse, Unit
 from keadb.platforms import platform
 from keadb.templating import render
 
@@ -34,7 +34,6 @@ CONFIG = "/etc/etcd/keadb.yml"
 DATA = "/var/lib/etcd/keadb"
 PLAN = "/etc/keadb/cluster/etcd.json"
 
-_APPLIER = "/usr/lib/keadb/keadb-apply"
 _BIRTH_FILE = "/var/lib/keadb/etcd-birth.json"
 _REJOIN_FILE = "/var/lib/keadb/etcd-rejoin.env"
 _REJOIN_CONFIG = "/etc/etcd/keadb-rejoin.yml"
@@ -146,7 +145,7 @@ def etcd_form_bundle(site: Site, host: Host, staged: Mapping[str, str]) -> Bundl
         timer = f"{_SYSTEMD}/{_LEAD_TIMER}"
         service = f"{_SYSTEMD}/keadb-etcd-lead.service"
         files[service] = File(
-            content=render("etcd/keadb-etcd-lead.service.j2", site=site, unit=UNIT, applier=_APPLIER)
+            content=render("etcd/keadb-etcd-lead.service.j2", site=site, unit=UNIT, applier=APPLIER)
         )
         files[timer] = File(content=render("etcd/keadb-etcd-lead.timer.j2", site=site))
         units[_LEAD_TIMER] = Unit(restart_on=(timer,))
@@ -161,12 +160,12 @@ def etcd_form_bundle(site: Site, host: Host, staged: Mapping[str, str]) -> Bundl
         steps=(
             Step(
                 name="etcd member in force",
-                run=(_APPLIER, "etcd-form"),
+                run=(APPLIER, "etcd-form"),
                 # Birth or joining (with its waits for others), health and rights, and a margin for a slow machine.
                 timeout=_BIRTH_SECONDS + 4 * _HEALTH_SECONDS + 60,
             ),
         ),
-        probes=(Probe(name="etcd members as declared", run=(_APPLIER, "etcd-probe"), timeout=_HEALTH_SECONDS),),
+        probes=(Probe(name="etcd members as declared", run=(APPLIER, "etcd-probe"), timeout=_HEALTH_SECONDS),),
         uses_secrets=tuple(secrets),
         inputs={
             **staged,
@@ -189,7 +188,7 @@ def etcd_roll_bundle(site: Site, host: Host, formed: Mapping[str, str]) -> Bundl
         steps=(
             Step(
                 name="etcd member runs what is on disk",
-                run=(_APPLIER, "etcd-roll"),
+                run=(APPLIER, "etcd-roll"),
                 # Waits for the others, restarts, waits for itself.
                 timeout=3 * _HEALTH_SECONDS + 30,
             ),

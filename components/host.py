@@ -17,6 +17,7 @@ from pulumi_command import remote
 
 from components.base_system import base_bundle
 from keadb import hostkit_source, naming, pki
+from keadb.bundle import APPLIER, plain_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from keadb.bundle import Bundle
     from keadb.site import Site
 
-APPLIER = "/usr/lib/keadb/keadb-apply"
 
 # An installed applier replaces itself; a new host has none yet and may do more than the base system leaves it.
 # The installer is part of what arrives on stdin, so that its text stands in the preview too. An interpreter whose
@@ -100,7 +100,7 @@ class Host(pulumi.ComponentResource):
         bootstrap = self._command(
             "bootstrap",
             create=_BOOTSTRAP,
-            stdin=_as_json({"format": 1, "modules": hostkit_source.modules()}),
+            stdin=plain_json({"format": 1, "modules": hostkit_source.modules()}),
             depends_on=args.machine.depends_on,
         )
         store = self._command(
@@ -116,7 +116,7 @@ class Host(pulumi.ComponentResource):
         keys = self._command(
             "keys",
             create=f"sudo -n {APPLIER} keys",
-            stdin=_as_json({"names": sorted(pki.certificates(args.site, self.spec))}),
+            stdin=plain_json({"names": sorted(pki.certificates(args.site, self.spec))}),
             logging=remote.Logging.NONE,
             depends_on=[base],
         )
@@ -161,7 +161,7 @@ class Host(pulumi.ComponentResource):
         return self._command(
             "prune",
             create=f"sudo -n {APPLIER} prune",
-            stdin=_as_json({"host": self.spec.name, "bundles": self._names}),
+            stdin=plain_json({"host": self.spec.name, "bundles": self._names}),
             depends_on=[self.ready, *depends_on],
         )
 
@@ -190,14 +190,14 @@ class Host(pulumi.ComponentResource):
 
     def _store_request(self, bundles: Sequence[Bundle]) -> pulumi.Output[str]:
         needed = sorted({name for bundle in bundles for name in bundle.secrets})
-        return pulumi.Output.secret(_as_json({"secrets": {name: self._secrets.value(name) for name in needed}}))
+        return pulumi.Output.secret(plain_json({"secrets": {name: self._secrets.value(name) for name in needed}}))
 
     def _signed(self, site: Site, answer: str) -> str:
         """Return the request of the certificates command for what the keys command answered."""
         requests: Mapping[str, str] = json.loads(answer)["requests"]
         specs = pki.certificates(site, self.spec)
         ca_key = self._secrets.value("ca_key")
-        return _as_json(
+        return plain_json(
             {
                 "ca": pki.ca_certificate(ca_key, site),
                 "certificates": {
@@ -205,7 +205,3 @@ class Host(pulumi.ComponentResource):
                 },
             }
         )
-
-
-def _as_json(data: object) -> str:
-    return json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False) + "\n"

@@ -8,14 +8,13 @@ runs on the control host and reaches the leader over TLS as the owner's login.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import pulumi
 
 from keadb import naming
-from keadb.bundle import Bundle, File, Packages, Step
+from keadb.bundle import APPLIER, Bundle, File, Packages, Step, plain_json
 from keadb.clients import DATABASE, PORT
 from keadb.platforms import Platform, platform
 from keadb.versions import KEA_SCHEMA
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from keadb.site import Host as HostSpec
     from keadb.site import Site
 
-APPLIER = "/usr/lib/keadb/keadb-apply"
 ROLES_PLAN = "/etc/keadb/cluster/kea-roles.json"
 DATABASE_PLAN = "/etc/keadb/cluster/kea-database.json"
 CA_FILE = "/etc/keadb/tls/ca.crt"
@@ -57,7 +55,7 @@ def kea_roles_bundle(site: Site, host: HostSpec) -> Bundle:
     return Bundle(
         name="kea-roles",
         host=host.name,
-        files={ROLES_PLAN: File(content=_as_json(plan))},
+        files={ROLES_PLAN: File(content=plain_json(plan))},
         steps=(Step(name="kea roles", run=(APPLIER, "kea-roles"), timeout=LEADER_SECONDS + 60),),
         uses_secrets=_active_secrets(site),
     )
@@ -92,7 +90,7 @@ def kea_database_bundle(site: Site, host: HostSpec, staged: Mapping[str, str]) -
         name="kea-database",
         host=host.name,
         packages=Packages(install=_platform(site).packages["kea_admin"]),
-        files={DATABASE_PLAN: File(content=_as_json(plan))},
+        files={DATABASE_PLAN: File(content=plain_json(plan))},
         steps=(Step(name="kea schema", run=(APPLIER, "kea-database"), timeout=SCHEMA_SECONDS),),
         uses_secrets=_active_secrets(site),
         inputs=dict(staged),
@@ -158,7 +156,3 @@ def _logins(site: Site) -> dict[str, dict[str, Any]]:
 def _active_secrets(site: Site) -> tuple[str, ...]:
     """Return the two passwords in use: a host gets no password of a closed login."""
     return (f"{OWNER}_{site.logins.owner}_password", f"{READER}_{site.logins.read}_password")
-
-
-def _as_json(data: object) -> str:
-    return json.dumps(data, indent=2, sort_keys=True) + "\n"

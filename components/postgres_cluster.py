@@ -9,7 +9,6 @@ are not made here.
 
 from __future__ import annotations
 
-import json
 import posixpath
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ import pulumi
 
 from components import patroni_settings as settings
 from keadb import naming
-from keadb.bundle import Bundle, File, Packages, Probe, Start, Step, TlsUse, Unit
+from keadb.bundle import APPLIER, Bundle, File, Packages, Probe, Start, Step, TlsUse, Unit, plain_json
 from keadb.platforms import platform
 from keadb.templating import render
 
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from components.host import Host as HostComponent
     from keadb.site import Host, Site
 
-APPLIER = "/usr/lib/keadb/keadb-apply"
 UNIT = "patroni.service"
 CONFIG = "/etc/patroni/config.yml"
 READ_AT_START = "/etc/patroni/read-at-start.json"
@@ -98,7 +96,7 @@ def patroni_bundle(site: Site, host: Host) -> Bundle:
         packages=Packages(install=packages, hold=packages, mask=(*on.mask["postgresql"], *on.mask["patroni"])),
         files={
             CONFIG: File(content=config, group="postgres", mode="0640"),
-            READ_AT_START: File(content=_json(dict(start))),
+            READ_AT_START: File(content=plain_json(dict(start))),
             DROP_IN: File(
                 content=render("patroni/patroni.service.conf.j2", start_once=START_ONCE, start_always=START_ALWAYS)
             ),
@@ -135,7 +133,7 @@ def patroni_settings_bundle(site: Site) -> Bundle:
     return Bundle(
         name="patroni-settings",
         host=host.name,
-        files={PLAN: File(content=_json(plan))},
+        files={PLAN: File(content=plain_json(plan))},
         steps=(Step(name="settings for a birth", run=(APPLIER, "patroni-seed"), timeout=60),),
         uses_secrets=("etcd_patroni_password",),
     )
@@ -162,7 +160,7 @@ def patroni_form_bundle(site: Site, host: Host, staged: Mapping[str, str]) -> Bu
     return Bundle(
         name="patroni-form",
         host=host.name,
-        files={FORM_PLAN: File(content=_json(plan))},
+        files={FORM_PLAN: File(content=plain_json(plan))},
         steps=(
             Step(
                 name="start Patroni",
@@ -262,7 +260,3 @@ def _members(hosts: Sequence[Host]) -> list[dict[str, str]]:
 
 def _digests(*bundles: Bundle) -> dict[str, str]:
     return {f"{b.host}/{b.name}": b.digest() for b in bundles}
-
-
-def _json(data: object) -> str:
-    return json.dumps(data, indent=2, sort_keys=True) + "\n"

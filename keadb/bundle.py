@@ -19,6 +19,9 @@ from typing import Any
 FORMAT = 1
 """Version of the JSON that the applier reads; raised when an old applier would misread a new bundle."""
 
+APPLIER = "/usr/lib/keadb/keadb-apply"
+"""Where the applier stands on every host, and what every step of ours calls."""
+
 SECRET_PLACEHOLDER = re.compile(r"@secret:([a-z][a-z0-9_]*)@")
 """Where the applier puts a secret while it writes a file."""
 
@@ -103,6 +106,11 @@ class Probe:
     timeout: int = 30
 
 
+def plain_json(data: object) -> str:
+    """Return the one form in which data is sent and placed: indented, keys sorted, with a final newline."""
+    return json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
 def _empty() -> Mapping[str, Any]:
     return MappingProxyType({})
 
@@ -177,7 +185,7 @@ class Bundle:
 
     def to_json(self, fingerprints: Mapping[str, str] | None = None) -> str:
         """Return the indented, key-sorted JSON with a final newline."""
-        return json.dumps(self.as_dict(fingerprints), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        return plain_json(self.as_dict(fingerprints))
 
     def digest(self) -> str:
         """Return the SHA-256 of the bundle without fingerprints, for the ``inputs`` of a cluster-level step."""

@@ -17,6 +17,7 @@ from typing import Any
 
 import asyncssh
 
+from keadb.bundle import APPLIER
 from keadb.site import Host, Site
 from ops.events import COMMAND_TYPE, place_of, urn_name
 from ops.exits import CommandError
@@ -25,7 +26,6 @@ from ops.secrets import DEPLOY_KEY, secret_values
 from ops.stacks import Stack
 from ops.status import run_on, why
 
-APPLIER = "/usr/lib/keadb/keadb-apply"
 APPLY = f"sudo -n {APPLIER} apply"
 NO_APPLIER = 44
 COMMAND = f"test -x {APPLIER} || exit {NO_APPLIER}; exec sudo -n {APPLIER} version"
