@@ -110,6 +110,14 @@ class Site:
         members = {m["role"]: m["state"] for m in self.members()}
         return members == {"leader": "running", "sync_standby": "streaming"}
 
+    def require_health(self) -> None:
+        """Demand what an ended ``up`` promises, at once.
+
+        By ``keadb status``, which asks the nodes themselves: what Patroni keeps in etcd, and `healthy` reads, is up
+        to a loop older.
+        """
+        self.keadb("status", "--stack", self.name)
+
     def wait_until_healthy(self) -> None:
         """Wait for a leader and a streaming sync standby."""
         wait_for("a leader and a sync standby", self.healthy, 180)

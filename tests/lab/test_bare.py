@@ -51,7 +51,7 @@ def test_versions_are_held(settled: Site) -> None:
     """An upgrade of the whole machine leaves the cluster's packages where they are."""
     held = output(settled, "apt-mark", "showhold").split()
     assert {"patroni", "postgresql-15"} <= set(held)
-    assert settled.healthy()
+    settled.require_health()
 
 
 OTHER = "lab-control.service"

@@ -114,7 +114,7 @@ def test_a_wiped_standby_copies_itself_again(settled: Site, writer: Writer) -> N
 
     settled.edit(new_machine)
     settled.keadb("up", "--stack", settled.name, "--yes")
-    assert settled.healthy()
+    settled.require_health()
     assert settled.leader() == leader
     settled.keadb("preview", "--stack", settled.name, "--expect-no-changes")
     acknowledged = writer.finish()

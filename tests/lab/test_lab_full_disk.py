@@ -44,4 +44,4 @@ def test_a_full_disk_is_told_and_freed_up_goes_on(settled: Site) -> None:
         assert settled.lab.exec(host, content).stdout == before.replace("204M", "409M") != before
     settled.keadb("up", "--stack", settled.name, "--yes")
     assert settled.lab.exec(host, content).stdout == before
-    assert settled.healthy()
+    settled.require_health()
