@@ -4,7 +4,8 @@ Birth: a cluster is only born when every database host has said, through etcd, t
 the first host starts and is initialised, and the others start when it is through and copy from it. A host with data,
 or of a cluster that was born, simply starts. What a birth that was cut left behind is moved aside, not deleted: etcd
 knows that it never came to its end. Nothing of a cluster that was born is ever moved or wiped. A Patroni that has yet
-to read what was placed while it ran is restarted in turn (``patroni_turn``).
+to read what was placed while it ran is restarted in turn (``patroni_turn``); a standby whose data can follow no
+leader any more is copied anew where that loses nothing (``patroni_repair``).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import ssl
 import sys
 from typing import TYPE_CHECKING, Any
 
-from hostkit import due, etcd_client, files, patroni_plan, patroni_turn, units
+from hostkit import due, etcd_client, files, patroni_plan, patroni_repair, patroni_turn, units
 from hostkit.errors import HostError, Refused
 from hostkit.patroni_client import Rest, RestError
 from hostkit.patroni_dcs import DECLARED_SECONDS, Dcs
@@ -53,13 +54,13 @@ def main(ctx: Context, argv: list[str]) -> int:  # noqa: ARG001 - the signature 
     stale = () if started else due.due(ctx, plan.unit)
     if stale:
         patroni_turn.restart(ctx, plan, rest, stale)
-    node = _until_running(ctx, plan, rest)
+    node, copied = _until_running(ctx, plan, rest)
     _mark(ctx, plan.start_always)
     renewed = _until_certificate(ctx, plan, rest)
     if stale:
         patroni_turn.finish(ctx, plan, rest)
     due.clear(ctx, plan.unit)
-    changed = started or renewed or bool(stale)
+    changed = started or renewed or copied or bool(stale)
     json.dump({"changed": changed, "role": node["role"], "timeline": node.get("timeline")}, sys.stdout)
     sys.stdout.write("\n")
     return 0
@@ -184,9 +185,12 @@ def _until_certificate(ctx: Context, plan: Form, rest: Rest) -> bool:
         ctx.system.sleep(POLL_SECONDS)
 
 
-def _until_running(ctx: Context, plan: Form, rest: Rest) -> dict[str, Any]:
+def _until_running(ctx: Context, plan: Form, rest: Rest) -> tuple[dict[str, Any], bool]:
+    """Return the node when it leads or streams, and whether it was copied anew for that."""
     began = ctx.system.monotonic()
     stalled_since = began
+    unfit_since: float | None = None
+    copied = False
     said = ""
     while True:
         try:
@@ -195,7 +199,7 @@ def _until_running(ctx: Context, plan: Form, rest: Rest) -> dict[str, Any]:
             node = {}
         if ready(node):
             _say(f"{plan.me.name}: {described(node)}")
-            return node
+            return node, copied
         words = described(node)
         if words != said:
             _say(f"{plan.me.name}: {words}")
@@ -203,6 +207,14 @@ def _until_running(ctx: Context, plan: Form, rest: Rest) -> dict[str, Any]:
         now = ctx.system.monotonic()
         if node.get("state") == _COPYING:
             stalled_since = now
+        why = "" if copied else patroni_repair.reason(ctx, plan, node)
+        if not why:
+            unfit_since = None
+        elif unfit_since is None:
+            unfit_since = now
+        elif now - unfit_since >= patroni_repair.CERTAIN_SECONDS:
+            patroni_repair.copy_anew(plan, rest, why)
+            copied, stalled_since = True, now
         _give_up(ctx, plan, words, began=began, stalled_since=stalled_since)
         ctx.system.sleep(POLL_SECONDS)
 

@@ -6,7 +6,21 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from hostkit import VERSION, applied, applier, check, edits, install, lock, pending, prune, store, tls, transient
+from hostkit import (
+    VERSION,
+    applied,
+    applier,
+    check,
+    edits,
+    install,
+    lock,
+    patroni_repair,
+    pending,
+    prune,
+    store,
+    tls,
+    transient,
+)
 from hostkit import bundle as bundles
 from hostkit.errors import BadInput, HostError
 
@@ -127,7 +141,9 @@ def run_request(ctx: Context, argv: list[str]) -> int:
 
 
 def version(ctx: Context, argv: list[str]) -> int:
-    """Print the version, and what is applied here, with the digest of each bundle as it was sent.
+    """Print the version, what is applied here, with the digest of each bundle as it was sent, and ``unfit``.
+
+    ``unfit`` is why this node's database can follow no leader any more, empty when nothing says so.
 
     A bundle whose last run did not come to its end is none that anybody sent: its digest says so, and whoever
     compares sends it again. Else a run that was cut, and the site file put back after it, would leave its half.
@@ -135,7 +151,8 @@ def version(ctx: Context, argv: list[str]) -> int:
     _no_arguments("version", argv)
     digests = applied.digests(ctx)
     digests |= {name: "unfinished" for name in pending.left(ctx) if name in digests}
-    return _answer({"version": VERSION, "format": bundles.FORMAT, "applied": sorted(digests), "digests": digests})
+    answer = {"version": VERSION, "format": bundles.FORMAT, "applied": sorted(digests), "digests": digests}
+    return _answer({**answer, "unfit": patroni_repair.unfit(ctx)})
 
 
 def _done(ctx: Context, verb: str, label: str, text: str, limit: float) -> dict[str, Any]:

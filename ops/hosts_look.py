@@ -1,8 +1,9 @@
 """A look at the hosts before ``up``: whether each still has what the engine believes that it was given.
 
 A wiped or rebuilt machine changes no input of the program, so the engine alone would leave it as it is. What was
-applied is compared with what the hosts say; the commands of a host that lost it are run again. A host that cannot
-be asked is no error here: if ``up`` needs it, ``up`` says so. Reads only.
+applied is compared with what the hosts say; the commands of a host that lost it are run again, and so are those that
+mend a standby whose data can follow no leader any more. A host that cannot be asked is no error here: if ``up`` needs
+it, ``up`` says so. Reads only.
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ class Seen:
     """
 
     bundles: Mapping[str, str] | None = None
+    unfit: str = ""
+    """Why its database can follow no leader any more, in PostgreSQL's words."""
     error: str = ""
 
 
@@ -141,7 +144,8 @@ def seen(code: int | None, stdout: str, stderr: str) -> Seen:
     try:
         answer = json.loads(stdout if code == 0 else "null")
         # An applier of an older version only tells names.
-        return Seen(bundles=dict(answer.get("digests") or dict.fromkeys(answer["applied"], "")))
+        bundles = dict(answer.get("digests") or dict.fromkeys(answer["applied"], ""))
+        return Seen(bundles=bundles, unfit=str(answer.get("unfit", "")))
     except (ValueError, KeyError, TypeError, AttributeError):
         said = stderr.strip().splitlines()
         return Seen(error=said[-1] if said else f"exit code {code} and no answer that can be read")
@@ -163,8 +167,14 @@ def decide(site: Site, given: Mapping[str, Given], answers: Mapping[str, Seen], 
             )
             # What only stages a service is brought into force by the cluster's steps, as after any change.
             steps = {*other, "patroni-form"}
-            replace |= {urn for urn in given[name].urns if place_of(urn, site.hosts).step in steps}
+            replace |= _steps(site, given, name, *steps)
             replace |= _shared(site, given, site.hosts[name])
+        if answer.unfit and (not only or name in only):
+            made.notes.append(
+                f"{name} can follow its leader no more ({answer.unfit}): it is copied anew if that loses nothing"
+            )
+            replace |= _steps(site, given, name, "patroni-form")
+            replace |= _steps(site, given, site.control_host.name, "patroni-converge")
     repaired = [name for name in lost if not only or name in only]
     databases = [name for name in repaired if "database" in site.hosts[name].roles]
     if len(databases) > 1:
@@ -202,8 +212,13 @@ def _shared(site: Site, given: Mapping[str, Given], lost: Host) -> set[str]:
         everywhere, control = AFTER_LOSS[role]
         for host in site.hosts.values():
             steps = {*(everywhere if role in host.roles else ()), *(control if host == site.control_host else ())}
-            found |= {urn for urn in given[host.name].urns if place_of(urn, site.hosts).step in steps}
+            found |= _steps(site, given, host.name, *steps)
     return found
+
+
+def _steps(site: Site, given: Mapping[str, Given], host: str, *steps: str) -> set[str]:
+    """Return the commands of these steps on one host."""
+    return {urn for urn in given[host].urns if place_of(urn, site.hosts).step in steps}
 
 
 def _both(databases: Sequence[str], lost: Mapping[str, str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -80,3 +81,44 @@ def test_leaders_host_is_lost(
     assert settled.leader() == new
     _assert_nothing_lost(settled, acknowledged)
     _report(what, writer, acknowledged)
+
+
+AHEAD_OF_ALL = """
+SET synchronous_commit = local;
+CREATE TABLE drill.unseen AS SELECT generate_series(1, 1000) AS id;
+SELECT pg_switch_wal(); CHECKPOINT; INSERT INTO drill.unseen SELECT 0; SELECT pg_switch_wal(); CHECKPOINT;
+"""
+NOTHING_TO_REWIND_BY = """
+systemctl stop patroni && cd /var/lib/postgresql/15/kea/pg_wal && ls 0* | sort | head -n -1 | xargs rm -f
+"""
+
+
+def test_an_old_leader_that_cannot_rewind_is_copied_anew_by_up(settled: Site, writer: Writer) -> None:
+    """It went on by itself while it was cut off, and the WAL is gone by which it could be rewound."""
+    old = settled.leader()
+    assert old
+    settled.lab.cut(old)
+    try:
+        settled.sql(old, AHEAD_OF_ALL)
+        writer.wait_for_more(100)
+        done = settled.lab.exec(old, ["sh", "-c", NOTHING_TO_REWIND_BY])
+        assert done.returncode == 0, done.stderr
+    finally:
+        settled.lab.heal(old)
+    settled.lab.exec(old, ["systemctl", "start", "patroni"])
+    wait_for("PostgreSQL to say that it cannot follow", partial(_cannot_follow, settled, old), 60)
+    seconds = time.monotonic()
+    done = settled.keadb("up", "--stack", settled.name, "--yes")
+    seconds = time.monotonic() - seconds
+    assert f"{old} can follow its leader no more" in done.stderr
+    settled.require_health()
+    acknowledged = writer.finish()
+    _assert_nothing_lost(settled, acknowledged)
+    assert settled.sql(old, "SELECT to_regclass('drill.unseen') IS NULL") == "t"
+    settled.keadb("preview", "--stack", settled.name, "--expect-no-changes")
+    MEASURED.append(f"a standby that cannot follow: copied anew in {seconds:.0f} s of up, 0 lost")
+
+
+def _cannot_follow(site: Site, host: str) -> bool:
+    said = site.lab.exec(host, ["journalctl", "--unit=patroni", "--lines=15", "--output=cat"]).stdout
+    return "is not in this server's history" in said

@@ -187,3 +187,12 @@ def test_asking_over_ssh() -> None:
 def test_an_unknown_host_to_repair_is_refused() -> None:
     with pytest.raises(CommandError, match=f"given us9, allowed: {ONE}, {TWO}, {WITNESS}"):
         hosts_look.look(None, SITE, only=["us9"])  # type: ignore[arg-type]  # refused before the stack is used
+
+
+def test_a_standby_that_can_follow_no_leader_is_seen_to_by_its_own_step() -> None:
+    answer = seen(0, json.dumps({"applied": [], "digests": dict(GIVEN[TWO].bundles), "unfit": "no history"}), "")
+    made = decide(SITE, GIVEN, {**ALL_THERE, TWO: answer})
+    assert again(made) == {(TWO, "patroni-form"), (WITNESS, "patroni-converge")}
+    said = "can follow its leader no more (no history): it is copied anew if that loses nothing"
+    assert made.notes == [f"{TWO} {said}"]
+    assert decide(SITE, GIVEN, {**ALL_THERE, TWO: answer}, only=[ONE]) == hosts_look.Look()

@@ -37,6 +37,7 @@ class FakeSystem:
     on_sleep: Callable[[], None] = lambda: None
     active: str = "inactive"
     restarts: int = 0
+    journal: str = f"the last words of Patroni, {REST_PASSWORD}\n"
     clock: float = 0.0
     commands: list[list[str]] = field(default_factory=list)
 
@@ -55,7 +56,7 @@ class FakeSystem:
         del timeout, input, check, env, user, progress
         self.commands.append(list(argv))
         if argv[0] == "journalctl":
-            return Completed(0, f"the last words of Patroni, {REST_PASSWORD}\n", "")
+            return Completed(0, self.journal, "")
         if argv[1] == "start":
             self.active = "active"
             self.on_start()
@@ -152,6 +153,7 @@ class FakePatroni:
         self.patches: list[dict[str, Any]] = []
         self.deaf_to: set[str] = set()
         self.identifiers = {DB1: "7300000000000000001", DB2: "7300000000000000001"}
+        self.timelines = {DB1: 1, DB2: 1}
         self.loops = True
         self.extra: list[dict[str, Any]] = []
         self.acts: list[tuple[str, str, dict[str, Any]]] = []
@@ -248,7 +250,7 @@ class FakePatroni:
                 "name": name,
                 "role": self._role(name),
                 "state": self.stale.get(name, state),
-                "timeline": 1,
+                "timeline": self.timelines[name],
                 "lag": self.lag,
             }
             | ({"pending_restart": True} if name in self.pending else {})
@@ -260,7 +262,8 @@ class FakePatroni:
         if self.loops:
             self._seen += 1
         state = self.states.get(name, "starting")
-        node: dict[str, Any] = {"state": state, "role": "replica", "dcs_last_seen": self._seen, "timeline": 1}
+        node: dict[str, Any] = {"state": state, "role": "replica", "dcs_last_seen": self._seen}
+        node["timeline"] = self.timelines[name]
         if name == self.leader:
             node["role"] = "primary"
         elif state == "streaming":
