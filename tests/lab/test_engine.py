@@ -58,6 +58,19 @@ def test_a_change_that_was_killed_is_completed_by_the_next_run(settled: Site) ->
     _up(settled)
 
 
+def test_a_rolling_restart_that_was_killed_is_completed_by_the_next_run(settled: Site) -> None:
+    """Killed while nodes restart in turns: both run with the new limit after the next run, the others untouched."""
+    before = survey(settled.lab)
+    limit = int(settled.sql(settled.database_hosts[0], "SHOW max_connections"))
+    with settled.edited(lambda data: data.setdefault("postgresql", {}).update(max_connections=limit + 10)):
+        killed = killed_up(settled.lab, Moment(inside="settings", seconds=3))
+        assert killed.reached
+        _, _, wrong = recovered(settled, killed, before=before)
+        assert wrong == []
+        assert {settled.sql(host, "SHOW max_connections") for host in settled.database_hosts} == {str(limit + 10)}
+    _up(settled)
+
+
 def test_a_host_that_lost_its_record_gets_everything_again(settled: Site) -> None:
     """Said in words, before and by 'up'; nothing is restarted, for nothing but the record was lost."""
     host, other = settled.database_hosts[1], settled.database_hosts[0]
