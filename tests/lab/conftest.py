@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from lab.api import Lab
+from tests.lab.clients import reading, writing
 from tests.lab.harness import BARE, MEASURED, NAME, CommandLines, Site, Writer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 def why_not() -> str | None:
@@ -79,31 +78,13 @@ def settled(site: Site) -> Site:
 @pytest.fixture
 def writer(settled: Site, tmp_path: Path) -> Iterator[Writer]:
     """A writer that has already written; its table is new for each test."""
-    site = settled
-    leader = site.leader()
-    assert leader
-    site.sql(
-        leader,
-        "DROP SCHEMA IF EXISTS drill CASCADE; CREATE SCHEMA drill AUTHORIZATION kea_owner; "
-        "SET ROLE kea_owner; CREATE TABLE drill.written (id bigint PRIMARY KEY)",
-    )
-    environment = dict(os.environ, PGPASSWORD=site.secrets()["kea_owner_a_password"])
-    acks, stop_file = tmp_path / "acks", tmp_path / "stop"
-    process = subprocess.Popen(
-        [
-            "nsenter", f"--net=/run/netns/keadb-{site.name}",
-            sys.executable, str(Path(__file__).with_name("writer.py")),
-            site.conninfo("kea_owner_a"), str(acks), str(stop_file),
-        ],
-        env=environment,
-    )  # fmt: skip
-    acks.touch()
-    running = Writer(process, acks, stop_file)
-    try:
-        running.wait_for_more()
+    with writing(settled, tmp_path) as running:
         yield running
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-            process.wait(timeout=30)
-        shutil.rmtree(tmp_path, ignore_errors=True)
+    shutil.rmtree(tmp_path, ignore_errors=True)
+
+
+@pytest.fixture
+def reader(settled: Site, tmp_path: Path) -> Iterator[Writer]:
+    """A reader of the sample reservations that has already read."""
+    with reading(settled, tmp_path) as running:
+        yield running

@@ -212,9 +212,15 @@ class Writer:
         goal = len(self.acknowledged()) + count
         wait_for(f"{count} more acknowledged writes", lambda: len(self.acknowledged()) >= goal, seconds)
 
-    def longest_gap(self) -> float:
-        """Return the longest time between two acknowledgements, in seconds."""
-        times = sorted(self.acknowledged().values())
+    def longest_gap(self, since: float = 0.0, until: float | None = None) -> float:
+        """Return the longest time in seconds without an acknowledgement, in a part of the run if wanted.
+
+        ``since`` and ``until`` are moments of the monotonic clock; with ``until`` its own distance to the last
+        acknowledgement before it counts as well.
+        """
+        times = sorted(when for when in self.acknowledged().values() if until is None or when <= until)
+        earlier = [when for when in times if when < since][-1:]
+        times = earlier + [when for when in times if when >= since] + ([] if until is None else [until])
         return max((b - a for a, b in itertools.pairwise(times)), default=0.0)
 
     def finish(self) -> dict[int, float]:

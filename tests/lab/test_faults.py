@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.lab.clients import lost
 from tests.lab.harness import MEASURED, Site, Writer, wait_for
 
 if TYPE_CHECKING:
@@ -19,20 +19,7 @@ pytestmark = pytest.mark.lab
 def _assert_nothing_lost(site: Site, acknowledged: dict[int, float]) -> None:
     """Look for every acknowledged id, row by row, on both nodes."""
     assert len(acknowledged) > 40
-    for host in site.database_hosts:
-        wait_for(
-            f"{host} to have replayed everything",
-            partial(_has_all, site, host, set(acknowledged)),
-            60,
-        )
-
-
-def _has_all(site: Site, host: str, ids: set[int]) -> bool:
-    return ids <= _written(site, host)
-
-
-def _written(site: Site, host: str) -> set[int]:
-    return {int(line) for line in site.sql(host, "SELECT id FROM drill.written").splitlines()}
+    assert lost(site, set(acknowledged)) == {}
 
 
 def _report(what: str, writer: Writer, acknowledged: dict[int, float]) -> None:

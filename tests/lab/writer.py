@@ -1,6 +1,6 @@
 """Writes ids to the cluster one by one and notes each acknowledgement; run inside the lab's network.
 
-usage: writer.py CONNINFO ACKS STOP
+usage: python -m tests.lab.writer CONNINFO ACKS STOP
 
 Each attempt is one id in a transaction of its own, at most 2 s long; ACKS gets a line "ID MONOTONIC_SECONDS" for
 each that the server acknowledged, and only then. An attempt that failed is never repeated under the same id, so
@@ -17,22 +17,7 @@ from pathlib import Path
 
 import psycopg
 
-PAUSE = 0.02
-ATTEMPT = 2
-
-
-def connect(conninfo: str) -> psycopg.Connection:
-    """Return a connection to whoever takes writes now; each host of the list gets 2 s."""
-    return psycopg.connect(
-        conninfo,
-        connect_timeout=ATTEMPT,
-        autocommit=True,
-        options=f"-c statement_timeout={ATTEMPT * 1000}",
-        tcp_user_timeout=ATTEMPT * 1000,
-        keepalives_idle=1,
-        keepalives_interval=1,
-        keepalives_count=2,
-    )
+from tests.lab.attempts import PAUSE, ask, connect
 
 
 def main(conninfo: str, acks: Path, stop: Path) -> None:
@@ -44,7 +29,7 @@ def main(conninfo: str, acks: Path, stop: Path) -> None:
             number += 1
             try:
                 connection = connection or connect(conninfo)
-                connection.execute("INSERT INTO drill.written (id) VALUES (%s)", (number,))
+                ask(connection, "INSERT INTO drill.written (id) VALUES ($1::bigint)", str(number).encode())
             except psycopg.Error:
                 with contextlib.suppress(psycopg.Error):
                     if connection is not None:
