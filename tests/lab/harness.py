@@ -203,8 +203,8 @@ class Writer:
     stop_file: Path
 
     def acknowledged(self) -> dict[int, float]:
-        """Return every acknowledged id with the time of its acknowledgement."""
-        lines = [line.split() for line in self.acks.read_text().splitlines()]
+        """Return every acknowledged id with the time of its acknowledgement; a cut line is not there yet."""
+        lines = [line.split() for line in self.acks.read_text().rpartition("\n")[0].splitlines()]
         return {int(number): float(when) for number, when in (pair for pair in lines if len(pair) == 2)}
 
     def wait_for_more(self, count: int = 40, seconds: float = 120) -> None:
