@@ -99,6 +99,7 @@ def measure(site: Site, change: Change, clients: Clients) -> Result:
         if change.back is not None and not result.there.wrong:
             site.site_file.write_bytes(before)
             result.back = _Leg(_ground(site), clients, change.back, KEADB).run()
+            result.back.files = {name: _other_way(lines) for name, lines in result.there.files.items()}
             for name, value in change.shows.items():
                 if all(site.sql(host, f"SHOW {name}") == value for host in site.database_hosts):
                     result.back.wrong.append(f"{name} is still {value!r}")
@@ -266,6 +267,12 @@ def _rendered(site: Site, command: Path) -> dict[str, list[str]]:
             if host.is_dir()
             for path, lines in _texts(host / "files")
         }
+
+
+def _other_way(lines: str) -> str:
+    """Return "+1 -2" for "+2 -1": what was added there goes again."""
+    added, removed = lines.split()
+    return f"+{removed[1:]} -{added[1:]}"
 
 
 def _texts(folder: Path) -> Iterator[tuple[Path, list[str]]]:
