@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import json
+import signal
 import sys
 import tempfile
 import traceback
@@ -37,6 +38,8 @@ NAMES = tuple(change.name for change in CHANGES)
 def main() -> int:
     """Make the changes that have no good result yet; return 1 when any went wrong."""
     given = _options()
+    # As Ctrl-C: the clients are ended too. (A shell without a terminal ignores Ctrl-C for what it starts.)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     results: Path = given.state or Path(f"build/changes-{given.stack}.jsonl")
     if given.list:
         for change in CHANGES:

@@ -6,7 +6,8 @@ Each attempt looks up one hardware address of the lab's sample reservations (``k
 ACKS gets a line "NUMBER MONOTONIC_SECONDS" for each that got exactly the address that was reserved; a wrong or
 missing row is no answer. One connection is used for `RENEW` attempts, then a new one, so that logins and access rules
 are met as well. The logins of the pair are tried in turn, the last that worked first: their passwords are in the
-environment (KEADB_READ_A, KEADB_READ_B). Ends when the file STOP exists.
+environment (KEADB_READ_A, KEADB_READ_B). Ends when the file STOP exists, or with
+the process that started it.
 """
 
 from __future__ import annotations
@@ -50,9 +51,9 @@ def main(conninfo: str, acks: Path, stop: Path) -> None:
     logins = [(f"kea_read_{letter}", os.environ[f"KEADB_READ_{letter.upper()}"]) for letter in "ab"]
     chance = random.Random(1)  # noqa: S311 -- which rows, not secrets
     connection: psycopg.Connection | None = None
-    number = 0
+    number, parent = 0, os.getppid()
     with acks.open("a", buffering=1) as out:
-        while not stop.exists():
+        while not stop.exists() and os.getppid() == parent:
             number += 1
             row = chance.choice(rows)
             values = (str(row.subnet_id), str(HW_ADDRESS), row.hw_address.hex())

@@ -4,13 +4,14 @@ usage: python -m tests.lab.writer CONNINFO ACKS STOP
 
 Each attempt is one id in a transaction of its own, at most 2 s long; ACKS gets a line "ID MONOTONIC_SECONDS" for
 each that the server acknowledged, and only then. An attempt that failed is never repeated under the same id, so
-an id is either acknowledged or nobody was told that it was. Ends when the file STOP exists. The password comes
-from the environment (PGPASSWORD).
+an id is either acknowledged or nobody was told that it was. Ends when the file STOP exists, or with the process
+that started it. The password comes from the environment (PGPASSWORD).
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 from pathlib import Path
@@ -23,9 +24,9 @@ from tests.lab.attempts import PAUSE, ask, connect
 def main(conninfo: str, acks: Path, stop: Path) -> None:
     """Write until told to stop."""
     connection: psycopg.Connection | None = None
-    number = 0
+    number, parent = 0, os.getppid()
     with acks.open("a", buffering=1) as out:
-        while not stop.exists():
+        while not stop.exists() and os.getppid() == parent:
             number += 1
             try:
                 connection = connection or connect(conninfo)
