@@ -163,12 +163,8 @@ def operate(
 
 def _attempt(handle: auto.Stack, operation: str, run: Run, display: Display, options: Options) -> str:
     """Run the operation once; return the engine's error text, empty when it succeeded."""
-
-    def on_event(event: auto.EngineEvent) -> None:
-        display.show(run, run.take(event))
-
     arguments: dict[str, Any] = {
-        "on_event": on_event,
+        "on_event": _watched(run, display),
         "color": "always" if options.color else "never",
         "suppress_outputs": True,
     }
@@ -194,6 +190,25 @@ def _attempt(handle: auto.Stack, operation: str, run: Run, display: Display, opt
         # "summary event never found": the engine ended without one; its own words are in the events.
         return str(error) or "failed"
     return ""
+
+
+def _watched(run: Run, display: Display) -> Callable[[auto.EngineEvent], None]:
+    """Return what takes the engine's events and shows them, as long as somebody watches."""
+    watched = True
+
+    def on_event(event: auto.EngineEvent) -> None:
+        nonlocal watched
+        news = run.take(event)
+        if not watched:
+            return
+        try:
+            display.show(run, news)
+        except (BrokenPipeError, SystemExit):
+            # Whoever watched has gone (rich makes an exit of it). An event that nobody takes stops the engine for
+            # ever, with its lock: the run goes on unseen.
+            watched = False
+
+    return on_event
 
 
 def _without_diagnostics(write: Callable[[str], None]) -> Callable[[str], None]:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, cast
+
 import pytest
+from pulumi import automation as auto
 
 from ops import engine
 from ops.events import Failure, Run
 from ops.exits import Exit
+from ops.progress import Silent
 
 
 def test_diff_text_ends_before_the_engines_own_diagnostics() -> None:
@@ -24,6 +29,31 @@ def test_reader_that_went_away_never_stops_the_engines_output() -> None:
     line = engine._without_diagnostics(gone)
     line("one")
     line("two")
+
+
+@pytest.mark.parametrize("how", [BrokenPipeError, SystemExit])
+def test_a_watcher_that_went_away_never_stops_the_run(how: type[BaseException]) -> None:
+    """``keadb up`` of a pipeline that was ended: rich makes an exit of the broken pipe, inside the event's thread."""
+    taken: list[str] = []
+
+    class Counting(Run):
+        def take(self, event: Any) -> None:
+            taken.append(event)
+
+    class Gone(Silent):
+        def show(self, run: Run, news: object) -> None:  # noqa: ARG002 -- the protocol's shape
+            shown.append(len(taken))
+            raise how
+
+    class Handle:
+        def up(self, *, on_event: Callable[[str], None], **_more: Any) -> None:
+            for event in ("one", "two", "three"):
+                on_event(event)
+
+    shown: list[int] = []
+    stack = cast("auto.Stack", Handle())
+    assert engine._attempt(stack, "up", Counting(hosts=()), Gone(), engine.Options()) == ""
+    assert (taken, shown) == (["one", "two", "three"], [1])
 
 
 @pytest.mark.parametrize(
