@@ -82,8 +82,14 @@ LEADER_FIRST = Expect(restarts=("PostgreSQL leader", "PostgreSQL standby"))
 BOTH_WAYS = Expect(restarts=("PostgreSQL standby", "PostgreSQL leader", "PostgreSQL standby"))
 ETCD_IN_TURNS = Expect(restarts=("etcd db-01", "etcd db-02", "etcd witness"), etcd_leader=True)
 PATRONI_IN_TURNS = Expect(
-    restarts=None,
-    only=frozenset({"Patroni standby", "PostgreSQL standby", "Patroni leader", "PostgreSQL leader"}),
+    # The old leader's PostgreSQL becomes a standby first (one start), then its Patroni is restarted with it.
+    restarts=(
+        "Patroni standby",
+        "PostgreSQL standby",
+        "PostgreSQL leader",
+        "Patroni leader",
+        "PostgreSQL leader",
+    ),
     leader=True,
 )
 HANDED_OVER = Expect(restarts=("PostgreSQL leader",), leader=True)
