@@ -125,6 +125,25 @@ def _there(ground: Ground, change: Change, clients: Clients, command: Path) -> L
     return done
 
 
+def undeclared(expect: Expect, found: Leg) -> list[str]:
+    """Return what was started, and which leaderships moved or stayed, against what the change declares."""
+    wrong = []
+    if expect.restarts is None:
+        as_declared, declared = set(found.restarts) <= expect.only, [f"some of {sorted(expect.only)}"]
+    else:
+        as_declared, declared = tuple(found.restarts) == expect.restarts, [*expect.restarts]
+    if not as_declared:
+        wrong.append(f"started {found.restarts or 'nothing'}, declared is {declared or 'nothing'}")
+    for whose, moves, moved in (
+        ("Patroni", expect.leader, found.leader_moves),
+        ("etcd", expect.etcd_leader, found.etcd_moves),
+    ):
+        if moves is not None and moves != bool(moved):
+            went = f"went to {moved}" if moved else "stayed"
+            wrong.append(f"{whose}'s leadership {went}, declared is that it {'moves' if moves else 'stays'}")
+    return wrong
+
+
 class _Leg:
     """One run under the clients, from the moment this object is made."""
 
@@ -193,27 +212,13 @@ class _Leg:
 
     def _happened(self, after: Look) -> None:
         """Note starts, reloads and leaderships, and compare them with what may be."""
-        found, expect = self.found, self.expect
+        found = self.found
         started = starts(self.before, after)
         found.restarts = [self._named(e) for e in started]
         found.reloads = [self._named(e) for e in after.events if e.what == "reload"]
         found.leader_moves = [self._short(h) for h in patroni_moves(self.before, after)]
         found.etcd_moves = [self._short(h) for h in etcd_moves(self.before, after)]
-        if expect.restarts is None:
-            unexpected = sorted(set(found.restarts) - expect.only)
-        else:
-            unexpected = [] if tuple(found.restarts) == expect.restarts else found.restarts or ["nothing"]
-        if unexpected:
-            allowed = sorted(expect.only) if expect.restarts is None else [*expect.restarts]
-            found.wrong.append(f"started {unexpected}, declared is {allowed}")
-        for whose, moves, moved in (
-            ("Patroni", expect.leader, found.leader_moves),
-            ("etcd", expect.etcd_leader, found.etcd_moves),
-        ):
-            if moves is not None and moves != bool(moved):
-                found.wrong.append(
-                    f"{whose}'s leadership went to {moved}, declared is {'a move' if moves else 'none'}"
-                )
+        found.wrong += undeclared(self.expect, found)
 
     def _clients(self, until: float) -> None:
         """Note the longest gaps and every acknowledged row that a node does not have."""

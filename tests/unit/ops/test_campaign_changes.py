@@ -12,9 +12,10 @@ import pytest
 
 from components.catalog import bundles
 from keadb.site import load_site
-from tests.campaign.change_list import CHANGES, Change, Ground
+from tests.campaign.change_list import CHANGES, Change, Expect, Ground
 from tests.campaign.change_table import table
 from tests.campaign.checkout import edited_copy
+from tests.campaign.measuring import Leg, undeclared
 from tests.campaign.watching import Event, Look, etcd_moves, patroni_moves, starts
 from tests.lab.harness import ROOT, Writer
 from tests.unit.core import samples
@@ -114,6 +115,45 @@ def test_leaderships_that_came_back_are_seen() -> None:
     assert patroni_moves(_look(), _look(leader="b")) == ["b"]
     assert patroni_moves(_look(), _look(events=promoted)) == ["b", "a"]
     assert patroni_moves(_look(), _look()) == []
+
+
+@pytest.mark.parametrize(
+    ("expect", "leg", "wrong"),
+    [
+        (Expect(), Leg(), []),
+        (Expect(), Leg(restarts=["etcd db-01"]), ["started ['etcd db-01'], declared is nothing"]),
+        (
+            Expect(restarts=("PostgreSQL standby", "PostgreSQL leader")),
+            Leg(restarts=["PostgreSQL leader", "PostgreSQL standby"]),
+            [
+                (
+                    "started ['PostgreSQL leader', 'PostgreSQL standby'], "
+                    "declared is ['PostgreSQL standby', 'PostgreSQL leader']"
+                )
+            ],
+        ),
+        (
+            Expect(restarts=("PostgreSQL standby",)),
+            Leg(),
+            ["started nothing, declared is ['PostgreSQL standby']"],
+        ),
+        (Expect(restarts=None, only=frozenset({"etcd db-02"})), Leg(restarts=["etcd db-02"] * 2), []),
+        (
+            Expect(restarts=None, only=frozenset({"etcd db-02"})),
+            Leg(restarts=["etcd db-01"]),
+            ["started ['etcd db-01'], declared is [\"some of ['etcd db-02']\"]"],
+        ),
+        (
+            Expect(),
+            Leg(leader_moves=["db-02"]),
+            ["Patroni's leadership went to ['db-02'], declared is that it stays"],
+        ),
+        (Expect(etcd_leader=True), Leg(), ["etcd's leadership stayed, declared is that it moves"]),
+        (Expect(leader=None), Leg(leader_moves=["db-02"]), []),
+    ],
+)
+def test_what_was_not_declared_is_wrong(expect: Expect, leg: Leg, wrong: list[str]) -> None:
+    assert undeclared(expect, leg) == wrong
 
 
 def test_a_gap_at_either_end_of_a_part_counts(tmp_path: Path) -> None:
