@@ -146,7 +146,7 @@ def _client(data: Data, _ground: Ground) -> None:
 def _clockless_chrony(ground: Ground, entering: bool) -> None:  # noqa: FBT001 -- see Change.around
     """Let chrony run in a container, which has no clock of its own: it keeps time without setting it."""
     folder = "/etc/systemd/system/chrony.service.d"
-    content = "[Unit]\\nConditionCapability=\\n[Service]\\nExecStart=\\nExecStart=/usr/sbin/chronyd -x\\n"
+    content = "[Unit]\\nConditionCapability=\\n[Service]\\nExecStart=\\nExecStart=!/usr/sbin/chronyd -x\\n"
     script = (
         f"mkdir -p {folder}; printf '{content}' >{folder}/lab.conf; systemctl daemon-reload"
         if entering

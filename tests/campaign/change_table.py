@@ -27,6 +27,19 @@ def table(results: Iterable[dict[str, Any]]) -> str:
     return "\n".join([*HEAD, *rows]) + "\n"
 
 
+BEGIN, END = "<!-- measured: python -m tests.campaign.changes -->", "<!-- end of measured -->"
+
+
+def put_into(text: str, table: str) -> str:
+    """Return a document with the table between its two marks instead of what is there; ValueError without marks."""
+    head, begin, rest = text.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not begin or not end:
+        msg = f"the document has no line {BEGIN!r} with {END!r} after it"
+        raise ValueError(msg)
+    return f"{head}{BEGIN}\n\n{table}\n{END}{tail}"
+
+
 def _row(what: str, leg: dict[str, Any]) -> str:
     moves = [f"Patroni's, to {', '.join(leg['leader_moves'])}"] if leg["leader_moves"] else []
     moves += [f"etcd's, to {', '.join(leg['etcd_moves'])}"] if leg["etcd_moves"] else []

@@ -3,9 +3,10 @@
     python -m tests.campaign.changes --stack chg
 
 Makes and removes a lab of that name. Every change is written to a file as it ends; the same command goes on where it
-stopped. At the end, and with ``--table`` alone, the results are printed as docs/changes.md shows them. Exit code 1
-when anything was wrong: a lost row, a pending restart, a start that the change does not declare, a next preview with
-changes, an unhealthy site. The changes are in ``tests.campaign.change_list``.
+stopped. At the end, and with ``--table`` alone, the results are printed as docs/changes.md shows them, and with
+``--docs docs/changes.md`` put there. Exit code 1 when anything was wrong: a lost row, a pending restart, a start that
+the change does not declare, a next preview with changes, an unhealthy site. The changes are in
+``tests.campaign.change_list``.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import pytest
 
 from lab.api import Lab
 from tests.campaign.change_list import CHANGES
-from tests.campaign.change_table import table
+from tests.campaign.change_table import put_into, table
 from tests.campaign.measuring import Clients, Result, measure
 from tests.lab.clients import reading, writing
 from tests.lab.harness import Site
@@ -51,7 +52,10 @@ def main() -> int:
         results.parent.mkdir(parents=True, exist_ok=True)
         _campaign(Site(given.stack, Lab(given.stack)), wanted, results, keep=given.keep)
         ended = _ended(results)
-    print(table([ended[name] for name in NAMES if name in ended]))
+    measured = table([ended[name] for name in NAMES if name in ended])
+    print(measured)
+    if given.docs:
+        given.docs.write_text(put_into(given.docs.read_text(encoding="utf-8"), measured), encoding="utf-8")
     bad = [name for name, result in ended.items() if result["wrong"]]
     for name in bad:
         for line in ended[name]["wrong"]:
@@ -66,6 +70,7 @@ def _options() -> argparse.Namespace:
     options.add_argument("--only", action="append", choices=NAMES, metavar="NAME", help="only this change (again)")
     options.add_argument("--list", action="store_true", help="the changes' names, nothing else")
     options.add_argument("--table", action="store_true", help="the table of what was measured, nothing else")
+    options.add_argument("--docs", type=Path, help="also put the table into this document (docs/changes.md)")
     options.add_argument("--state", type=Path, help="file of results (default: build/changes-STACK.jsonl)")
     options.add_argument("--keep", action="store_true", help="leave the lab running")
     return options.parse_args()

@@ -161,12 +161,16 @@ class _Leg:
             *args, "--stack", self.site.name, "--json",
             check=False, command=self.command, cwd=self.command.parents[1],
         )  # fmt: skip
-        if done.returncode:
-            self.found.wrong.append(f"keadb {' '.join(args)} exited {done.returncode}: {done.stderr.strip()}")
         try:
-            return dict(json.loads(done.stdout))
+            answer = dict(json.loads(done.stdout))
         except ValueError:
-            return {}
+            answer = {}
+        if done.returncode:
+            said = [done.stderr.strip(), *(str(failure) for failure in answer.get("failures", []))]
+            self.found.wrong.append(
+                f"keadb {' '.join(args)} exited {done.returncode}: {' '.join(filter(None, said))}"
+            )
+        return answer
 
     def preview(self) -> None:
         """Note what ``up`` would run; the hosts are not touched by it."""

@@ -13,7 +13,7 @@ import pytest
 from components.catalog import bundles
 from keadb.site import load_site
 from tests.campaign.change_list import CHANGES, Change, Expect, Ground
-from tests.campaign.change_table import table
+from tests.campaign.change_table import BEGIN, END, put_into, table
 from tests.campaign.checkout import edited_copy
 from tests.campaign.measuring import Leg, undeclared
 from tests.campaign.watching import Event, Look, etcd_moves, patroni_moves, starts
@@ -182,6 +182,18 @@ def test_the_table_shows_order_moves_and_what_is_wrong() -> None:
         "| etcd's, to db-02, witness | 1.1 s | none | 9.9 s |"
     )
     assert len(rows) == 4
+
+
+def test_the_table_goes_between_its_marks_in_the_document() -> None:
+    text = (ROOT / "docs" / "changes.md").read_text()
+    once = put_into(text, "| a |\n")
+    assert put_into(once, "| a |\n") == once
+    assert (once[: text.index(BEGIN)], once[once.index(END) :]) == (
+        text[: text.index(BEGIN)],
+        text[text.index(END) :],
+    )
+    with pytest.raises(ValueError, match="no line"):
+        put_into("# Nothing", "| a |\n")
 
 
 def test_the_command_lists_and_refuses_without_touching_anything(tmp_path: Path) -> None:
