@@ -46,7 +46,7 @@ def _row(what: str, leg: dict[str, Any]) -> str:
     cells = (
         what,
         _previewed(leg),
-        _together(leg["restarts"]) or "none",
+        _together(leg["restarts"]) or _only_reloads(leg.get("reloads", [])),
         "; ".join(moves) or "no",
         _gap(leg["write_gap"]),
         _gap(leg["read_gap"]),
@@ -61,6 +61,8 @@ def _gap(seconds: float) -> str:
 
 def _previewed(leg: dict[str, Any]) -> str:
     """Return the number of steps, and each changed file once with its lines and on how many hosts."""
+    if not leg["steps"] and not leg["files"]:
+        return "-"
     steps = f"{len(leg['steps'])} step{'' if len(leg['steps']) == 1 else 's'}"
     files = Counter((name.partition(":")[2], lines) for name, lines in leg["files"].items())
     shown = [
@@ -68,6 +70,11 @@ def _previewed(leg: dict[str, Any]) -> str:
         for (path, lines), count in files.items()
     ]
     return "; ".join([steps, *shown])
+
+
+def _only_reloads(reloads: list[str]) -> str:
+    services = ", ".join(dict.fromkeys(r.partition(" ")[0] for r in reloads))
+    return f"none (reloaded: {services})" if services else "none"
 
 
 def _together(restarts: list[str]) -> str:
