@@ -17,7 +17,9 @@ from pulumi_command import remote
 
 from components.base_system import base_bundle
 from keadb import hostkit_source, naming, pki
+from keadb.bootstrap import bootstrap_command
 from keadb.bundle import APPLIER, plain_json
+from keadb.platforms import platform
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,35 +28,6 @@ if TYPE_CHECKING:
     from infra.machine import Machine
     from keadb.bundle import Bundle
     from keadb.site import Site
-
-
-# An installed applier replaces itself; a new host has none yet and may do more than the base system leaves it.
-# The installer is part of what arrives on stdin, so that its text stands in the preview too. An interpreter whose
-# installation was cut is there and cannot import what it needs: that counts as none.
-_INSTALL = (
-    'import json, sys; request = json.load(sys.stdin); scope = {"__name__": "keadb_install"}; '
-    'exec(request["modules"]["hostkit/install.py"], scope); sys.exit(scope["main"](request))'
-)
-_BOOTSTRAP = f"""\
-if [ -x {APPLIER} ] && sudo -n -l {APPLIER} >/dev/null 2>&1; then
-    exec sudo -n {APPLIER} bootstrap
-fi
-if ! sudo -n true 2>/dev/null; then
-    echo "keadb: user $(id -un) may not use sudo without a password on $(uname -n): see docs/real-site.md" >&2
-    exit 1
-fi
-if ! python3 -I -c "import fcntl, json, subprocess, zipfile" >/dev/null 2>&1; then
-    sudo -n sh -c 'export DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1
-        apt="apt-get -q --yes --no-install-recommends -o DPkg::Lock::Timeout=240"
-        cut=$(dpkg --audit)
-        [ -z "$cut" ] || dpkg --force-confdef --force-confold --configure --pending
-        $apt update && {{ [ -z "$cut" ] || $apt --fix-broken install; }} && $apt install python3' </dev/null >&2 || {{
-        echo "keadb: python3 could not be installed on $(uname -n): apt-get's message is above" >&2
-        exit 1
-    }}
-fi
-exec sudo -n python3 -c '{_INSTALL}'
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +72,7 @@ class Host(pulumi.ComponentResource):
         )
         bootstrap = self._command(
             "bootstrap",
-            create=_BOOTSTRAP,
+            create=bootstrap_command(platform(args.site.platform)),
             stdin=plain_json({"format": 1, "modules": hostkit_source.modules()}),
             depends_on=args.machine.depends_on,
         )

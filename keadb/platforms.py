@@ -23,6 +23,8 @@ class Platform:
     """
 
     name: str
+    os_release: tuple[str, str]
+    """``ID`` and ``VERSION_ID`` of its /etc/os-release."""
     ran: bool
     note: str
     postgresql_versions: tuple[int, ...]
@@ -44,6 +46,7 @@ _BASE = ("ca-certificates", "iproute2", "openssl", "python3", "sudo")
 def _debian_13(postgresql: int) -> Platform:
     return Platform(
         name="debian-13",
+        os_release=("debian", "13"),
         ran=True,
         note="the lab: PostgreSQL 15 comes from Debian 12's archive as a second source, the rest from Debian 13",
         postgresql_versions=(15,),
@@ -59,6 +62,7 @@ def _debian_13(postgresql: int) -> Platform:
 def _ubuntu_24_04(postgresql: int) -> Platform:
     return Platform(
         name="ubuntu-24.04",
+        os_release=("ubuntu", "24.04"),
         ran=False,
         note="not run: needs PGDG (PostgreSQL, Patroni 4), ISC's archive (Kea 3.0) and etcd's release archive",
         postgresql_versions=POSTGRESQL_VERSIONS,

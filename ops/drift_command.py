@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import click
@@ -55,7 +56,7 @@ def drift(*, name: str, as_json: bool, accept: tuple[str, ...], restore: tuple[s
 
 def named(reason: str, stack: str) -> str:
     """Put the stack's name into the commands that a host's refusal proposes: hosts do not know it."""
-    return reason.replace("--stack STACK ", f"--stack {stack} ")
+    return re.sub(r"--stack STACK\b", f"--stack {stack}", reason)
 
 
 def warn_of_refusals(stack: Stack, site: Site, planned: Result) -> None:

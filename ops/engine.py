@@ -77,6 +77,7 @@ class Result:
                     "operation": s.operation,
                     "state": s.state.value,
                     "keys": list(s.keys),
+                    "inside": list(s.inside),
                     "summary": None if s.summary is None else dict(s.summary),
                 }
                 for s in self.run.changed()

@@ -24,8 +24,19 @@ MARKUP = re.compile(r"<\{%.*?%\}>|\x1b\[[0-9;]*[A-Za-z]")
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 RUNNING = re.compile(r"""running (?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'):?\s*""", re.DOTALL)
 EXIT_STATUS = re.compile(r"(?:Process exited with status|exit status) (\d+)")
+LOST = re.compile(r"without exit status or exit signal|connection lost|connection reset|broken pipe|\bEOF\b", re.IGNORECASE)
+"""What both command plugins say when a connection ended before the command on the host did."""
+APPLIER_ERROR = re.compile(r"^keadb-apply( [a-z-]+)?: ", re.MULTILINE)
 PROGRAM_ERROR = "python inline source runtime error: "
-MESSAGE_LINES = 12
+OUTPUT_LINES = 12
+"""Of what a command printed; the end says why it failed."""
+ERROR_LINES = 120
+"""Of an error that the applier made. It keeps within limits of its own; this one is for what nobody thought of."""
+SUDO_RULE = re.compile(r"^sudo: (?:a password is required|a terminal is required.*)$", re.MULTILINE)
+NOT_THERE = re.compile(r"^sudo: (?:unable to execute )?\S*keadb-apply: (?:command not found|No such file or directory)$", re.M)
+NAMED = frozenset(["files", "units", "tls", "secrets", "modules", "certificates"])
+"""Parts of what is sent whose members' names say something to people."""
+NAMES_SHOWN = 3
 
 
 class State(StrEnum):
@@ -59,6 +70,9 @@ class Progress:
     started: float
     ended: float | None = None
     keys: tuple[str, ...] = ()
+    """The inputs that differ."""
+    inside: tuple[str, ...] = ()
+    """What differs inside what is sent, by name: ``files /etc/x``, ``inputs``. Never a value."""
     summary: Mapping[str, Any] | None = None
     """What the applier printed, when this was one of its commands."""
     said: str = ""
@@ -112,11 +126,12 @@ def place_of(urn: str, hosts: Iterable[str]) -> Place:
     return Place(None, name)
 
 
-def readable(message: str) -> str:
-    """Return an engine's error message without the command that it repeats, cut to its last lines.
+def readable(message: str, place: Place | None = None) -> str:
+    """Return an engine's error message as people need it: the applier's own error, or the end of what was printed.
 
     The command plugin reports ``<reason>: running "<the whole command>":`` and then what the command printed. The
-    command is the same for every step and stdin is not part of it; what it printed is what people need.
+    command is the same for every step and stdin is not part of it; what it printed is what people need. A
+    connection that was lost is told as that: what was printed before it is only how far the step was.
     """
     text = plain(message).strip().removeprefix(PROGRAM_ERROR)
     # A program error carries its traceback behind the message; the message was written for people.
@@ -126,15 +141,51 @@ def readable(message: str) -> str:
     if found:
         said = text[found.end() :].strip()
         reason = text[: found.start()].strip().rstrip(":")
+        if not status:
+            return _broken_off(reason, said, place)
         text = said or reason
+    if own := APPLIER_ERROR.search(text):
+        return _shortened(text[own.start() :])
     lines = [line.rstrip() for line in text.splitlines() if line.strip()]
     lines = [line for line in lines if not line.strip().startswith(("error: update failed", "warning: "))] or lines
-    if len(lines) > MESSAGE_LINES:
-        lines = ["[...]", *lines[-MESSAGE_LINES:]]
+    if len(lines) > OUTPUT_LINES:
+        lines = [f"[... {len(lines) - OUTPUT_LINES} lines before]", *lines[-OUTPUT_LINES:]]
     result = "\n".join(lines)
     if not result:
         return f"failed with exit status {status.group(1)} and said nothing" if status else "failed and said nothing"
-    return result
+    return result + _advice(result)
+
+
+def _broken_off(reason: str, said: str, place: Place | None) -> str:
+    """Return the error for a command that did not end by itself, with the last thing that it told."""
+    host, step = (place.host or "the host", place.step) if place else ("the host", "a step")
+    if LOST.search(reason):
+        text = (
+            f"the connection to {host} was lost during {step}; the step may still run there, "
+            "and the next 'keadb up' waits for it"
+        )
+    else:
+        text = reason
+    last = [line for line in said.splitlines() if line.strip()][-1:]
+    return f"{text}; the last it told: {CONTROL.sub(' ', last[0]).strip()}" if last else text
+
+
+def _shortened(text: str) -> str:
+    """Return an error whole as far as anybody can read it: its beginning, its end, and how much is left out."""
+    lines = [line.rstrip() for line in text.splitlines() if line.strip()]
+    if len(lines) <= ERROR_LINES:
+        return "\n".join(lines)
+    half = ERROR_LINES // 2
+    return "\n".join([*lines[:half], f"[... {len(lines) - 2 * half} lines left out]", *lines[-half:]])
+
+
+def _advice(said: str) -> str:
+    """Return what to do about errors of programs that know nothing of keadb; empty for most."""
+    if SUDO_RULE.search(said):
+        return "\nThe deploy user may not run the applier there: its rule in /etc/sudoers.d is gone; see docs/real-site.md"
+    if NOT_THERE.search(said):
+        return "\nThe applier or its interpreter (python3) is gone or broken there: mend python3, then run it again"
+    return ""
 
 
 @dataclass
@@ -211,6 +262,7 @@ class Run:
             state=State.UNCHANGED if operation in UNCHANGED else State.RUNNING,
             started=self.clock(),
             keys=_changed_keys(metadata),
+            inside=_inside(metadata),
         )
         self.steps[metadata.urn] = step
         return step
@@ -237,7 +289,7 @@ class Run:
             return None
         kind = urn_name(said.urn)[0] if said.urn else ""
         place = place_of(said.urn, self.hosts) if said.urn and kind != "pulumi:pulumi:Stack" else None
-        failure = Failure(place=place, message=readable(message))
+        failure = Failure(place=place, message=readable(message, place))
         if failure in self.failures:
             return None
         self.failures.append(failure)
@@ -264,6 +316,35 @@ def _is_bookkeeping(kind: str) -> bool:
 def _changed_keys(metadata: Any) -> tuple[str, ...]:
     keys = metadata.diffs or list(metadata.detailed_diff or {}) or metadata.keys or []
     return tuple(sorted({re.split(r"[.\[]", key, maxsplit=1)[0] for key in keys}))
+
+
+def _inside(metadata: Any) -> tuple[str, ...]:
+    """Return what differs between the JSON that was sent before and the one to be sent now, in names.
+
+    Empty when one of them is not known or no JSON: a secret, or made from what another step answers.
+    """
+    old, new = (_sent(state) for state in (metadata.old, metadata.new))
+    if old is None or new is None:
+        return ()
+    found = []
+    for key in sorted({*old, *new}):
+        before, after = old.get(key), new.get(key)
+        if before == after:
+            continue
+        if key in NAMED and isinstance(before, dict) and isinstance(after, dict):
+            names = sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
+            key += f" {' '.join(names)}" if len(names) <= NAMES_SHOWN else f" ({len(names)})"
+        found.append(key)
+    return tuple(found)
+
+
+def _sent(state: Any) -> dict[str, Any] | None:
+    text = ((state.inputs if state is not None else None) or {}).get("stdin")
+    try:
+        sent = json.loads(text) if isinstance(text, str) else None
+    except ValueError:
+        return None
+    return sent if isinstance(sent, dict) else None
 
 
 def _applier_summary(metadata: Any) -> Mapping[str, Any] | None:

@@ -136,7 +136,7 @@ def summary_table(run: Run, *, preview: bool) -> Table:
     for column in ("host", "step", "would" if preview else "did", "what changed"):
         table.add_column(column, overflow="fold")
     for step in run.changed():
-        what = ", ".join(step.keys) if preview else _effects(step.summary)
+        what = _differs(step) if preview or step.summary is None else _effects(step.summary)
         if preview and step.operation == "replace" and not set(step.keys) - {"id"}:
             what = "runs again"
         state = step.operation if step.state is not State.FAILED else f"{step.operation} failed"
@@ -144,10 +144,15 @@ def summary_table(run: Run, *, preview: bool) -> Table:
     return table
 
 
-def _effects(summary: Mapping[str, Any] | None) -> str:
+def _differs(step: Progress) -> str:
+    """Return which inputs differ, and inside what is sent to the applier which parts of it."""
+    if not step.inside:
+        return ", ".join(step.keys)
+    return ", ".join([*(key for key in step.keys if key != "stdin"), *step.inside])
+
+
+def _effects(summary: Mapping[str, Any]) -> str:
     """Return the applier's summary in a few words: files, packages, units, steps that ran."""
-    if summary is None:
-        return ""
     # A list names what changed: none did.
     if summary.get("changed") in (False, []):
         return "nothing on the host"

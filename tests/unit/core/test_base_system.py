@@ -1,16 +1,12 @@
-"""The base system's bundle: what keeps a machine's own habits away from the cluster. And the very first command."""
+"""The base system's bundle: what keeps a machine's own habits away from the cluster."""
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-from pathlib import Path
 
 import pytest
 
 from components.base_system import JOURNALD, NEEDRESTART, UNATTENDED, base_bundle
-from components.host import _BOOTSTRAP
 from keadb.site import Site, load_site
 from tests.unit.core.samples import ha, put
 from tests.unit.core.samples import site as sample
@@ -71,74 +67,3 @@ class TestNeedrestart:
             assert ours.search(unit), unit
         for unit in ("ssh.service", "cron.service", "my-patroni.service", "systemd-journald.service"):
             assert not ours.search(unit), unit
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> Path:
-    """A folder of commands that stand for a new host's: everything but an interpreter."""
-    commands = {
-        "sudo": 'shift; [ "$1" != -l ] || exit 1; exec "$@"',
-        "id": "echo keadb",
-        "uname": "echo db-02",
-        "dpkg": f'[ "$1" != --audit ] || exec cat {tmp_path}/audit; echo "dpkg $*" >>{tmp_path}/log',
-        "apt-get": f'echo "apt-get $* $DEBIAN_FRONTEND $NEEDRESTART_SUSPEND" >>{tmp_path}/log; . {tmp_path}/apt',
-    }
-    for name, script in commands.items():
-        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
-        (tmp_path / name).chmod(0o755)
-    for name in ("sh", "cat", "chmod", "true"):
-        (tmp_path / name).symlink_to(f"/bin/{name}")
-    (tmp_path / "audit").touch()
-    python = f"printf '#!/bin/sh\\necho installed\\n' >{tmp_path}/python3; chmod +x {tmp_path}/python3"
-    (tmp_path / "apt").write_text(f'case "$*" in *"install python3"*) {python} ;; esac\n')
-    return tmp_path
-
-
-def bootstrap(host: Path) -> subprocess.CompletedProcess[str]:
-    """Run the first command as SSH would."""
-    environment = {"PATH": str(host), "LANG": os.environ.get("LANG", "C")}
-    return subprocess.run(
-        ["/bin/sh", "-c", _BOOTSTRAP], env=environment, input="{}", capture_output=True, text=True, check=False
-    )
-
-
-class TestFirstCommand:
-    """What a host without an interpreter is given."""
-
-    def test_python_is_installed_without_a_question_and_without_restarts(self, host: Path) -> None:
-        """Nobody sits at the other end; and its apt timers may be at work."""
-        done = bootstrap(host)
-        assert (done.returncode, done.stdout) == (0, "installed\n")
-        update, install = (host / "log").read_text().splitlines()
-        options = "-q --yes --no-install-recommends -o DPkg::Lock::Timeout=240"
-        assert update == f"apt-get {options} update noninteractive 1"
-        assert install == f"apt-get {options} install python3 noninteractive 1"
-
-    def test_an_installation_that_was_cut_is_finished_first(self, host: Path) -> None:
-        """Else apt refuses to do anything; and an interpreter that lacks its library is none."""
-        (host / "audit").write_text("python3 is only half configured\n")
-        (host / "python3").write_text("#!/bin/sh\nexit 1\n")
-        (host / "python3").chmod(0o755)
-        done = bootstrap(host)
-        assert (done.returncode, done.stdout) == (0, "installed\n")
-        calls = (host / "log").read_text().splitlines()
-        assert calls[0] == "dpkg --force-confdef --force-confold --configure --pending"
-        assert calls[2].endswith("240 --fix-broken install noninteractive 1")
-        assert calls[3].endswith("install python3 noninteractive 1")
-
-    def test_an_interpreter_that_works_is_used(self, host: Path) -> None:
-        """No apt, which could do more than asked."""
-        (host / "python3").write_text("#!/bin/sh\necho there\n")
-        (host / "python3").chmod(0o755)
-        assert bootstrap(host).stdout == "there\n"
-        assert not (host / "log").exists()
-
-    def test_when_it_cannot_be_installed_the_host_is_named(self, host: Path) -> None:
-        """After apt's own words; nothing else is tried."""
-        (host / "apt").write_text("echo 'E: no such source' >&2; exit 100\n")
-        done = bootstrap(host)
-        assert done.returncode == 1
-        assert done.stderr.splitlines()[-2:] == [
-            "E: no such source",
-            "keadb: python3 could not be installed on db-02: apt-get's message is above",
-        ]
