@@ -18,7 +18,7 @@ from pulumi_command import remote
 from components.base_system import base_bundle
 from keadb import hostkit_source, naming, pki
 from keadb.bootstrap import bootstrap_command
-from keadb.bundle import APPLIER, plain_json
+from keadb.bundle import applier_command, plain_json
 from keadb.platforms import platform
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Host(pulumi.ComponentResource):
         )
         store = self._command(
             "secrets",
-            create=f"sudo -n {APPLIER} secrets",
+            create=applier_command("secrets"),
             stdin=self._store_request(args.bundles),
             logging=remote.Logging.NONE,
             depends_on=[bootstrap],
@@ -88,14 +88,14 @@ class Host(pulumi.ComponentResource):
         base = self.apply(base_bundle(args.site, self.spec))
         keys = self._command(
             "keys",
-            create=f"sudo -n {APPLIER} keys",
+            create=applier_command("keys"),
             stdin=plain_json({"names": sorted(pki.certificates(args.site, self.spec))}),
             logging=remote.Logging.NONE,
             depends_on=[base],
         )
         certificates = self._command(
             "certificates",
-            create=f"sudo -n {APPLIER} certificates",
+            create=applier_command("certificates"),
             stdin=keys.stdout.apply(lambda answer: self._signed(args.site, answer)),
             depends_on=[keys],
         )
@@ -118,7 +118,7 @@ class Host(pulumi.ComponentResource):
             raise ValueError(msg)
         sent = self._command(
             bundle.name,
-            create=f"sudo -n {APPLIER} apply",
+            create=applier_command("apply"),
             stdin=bundle.to_json(self._secrets.fingerprints(bundle.secrets)),
             depends_on=[self.ready, *depends_on],
             parent=parent,
@@ -133,7 +133,7 @@ class Host(pulumi.ComponentResource):
         """
         return self._command(
             "prune",
-            create=f"sudo -n {APPLIER} prune",
+            create=applier_command("prune"),
             stdin=plain_json({"host": self.spec.name, "bundles": self._names}),
             depends_on=[self.ready, *depends_on],
         )

@@ -71,5 +71,5 @@ def _read(ctx: Context, name: str) -> Record:
         given = json.loads(ctx.path(f"{FOLDER}/{name}").read_text(encoding="utf-8"))
         return Record(bundles.parse(json.dumps(given["bundle"])), given["files"])
     except (ValueError, KeyError, TypeError, HostError) as e:
-        msg = f"{FOLDER}/{name}: {type(e).__name__}: {e}; apply that bundle again"
+        msg = f"{FOLDER}/{name}: {type(e).__name__}: {e}; remove it and run 'keadb up'"
         raise HostError(msg) from None

@@ -50,9 +50,9 @@ class Summary:
 def apply(ctx: Context, bundle: bundles.Bundle) -> Summary:
     """Bring the bundle into force. The caller holds the lock.
 
-    Refused (and nothing touched) on the wrong host, for hostile paths, for a change that would need the restart
-    of a running staged unit, for a file that somebody edited since it was applied, and for a running unit of a
-    cluster that the bundle no longer has. Everything else that fails is a HostError that names bundle and step.
+    Refused (and nothing touched) on the wrong host, for hostile paths, for a file that somebody edited since it was
+    applied, and for a running unit of a cluster that the bundle no longer has. Everything else that fails is a
+    HostError that names bundle and step.
     """
     with during(f"bundle {bundle.name}"):
         return _apply(ctx, bundle)
@@ -107,7 +107,6 @@ def _planned(ctx: Context, bundle: bundles.Bundle) -> _Plan:
     changing = plan.changing(ctx)
     edits.refuse(ctx, known, (i for i in wanted if i.path in bundle.files), changing, bundle.host)
     prune.refuse(ctx, known, [leaving], bundle.host)
-    units.refuse_if_running(ctx, watching, set(changing))
     return plan
 
 
@@ -194,7 +193,7 @@ def _acts(todo: Pending, watching: Mapping[str, bundles.Unit], changing: Mapping
     todo.tmpfiles.update(p for p in changing if p.startswith(_TMPFILES))
     todo.daemon_reload = todo.daemon_reload or any(p.startswith(units.FILES) for p in changing)
     for name, unit in watching.items():
-        # The applier never restarts a staged unit (one that runs was refused before) or one of a cluster (recorded).
+        # The applier never restarts a unit of a cluster: that it is due is recorded.
         if unit.start == bundles.NOW and not changing.keys().isdisjoint(unit.restart_on):
             todo.restart.add(name)
         if not changing.keys().isdisjoint(unit.reload_on):
@@ -223,15 +222,11 @@ def _define(ctx: Context, todo: Pending) -> None:
 def certify(ctx: Context, material: tls.Material) -> dict[str, Any]:
     """Store certificates and put them where applied bundles use them, by the rules of their units.
 
-    The caller holds the lock and has had the material validated. Refused before anything is stored when a
-    running staged unit would need a restart.
+    The caller holds the lock and has had the material validated.
     """
     known = tls.Material.stored(ctx)
     merged = tls.Material(material.ca, {**known.certificates, **material.certificates})
     using = [(r, tls_placements(ctx, r.bundle, merged)) for r in applied.records(ctx) if r.bundle.tls]
-    for record, wanted in using:
-        with during(f"certificates of bundle {record.bundle.name}"):
-            units.refuse_if_running(ctx, record.bundle.units, set(changes(ctx, wanted)))
     stored = tls.store(ctx, material)
     done: dict[str, str] = {}
     happened: dict[str, str] = {}

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 NOW = "now"
-STAGED = "staged"
 CLUSTER = "cluster"
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}\Z")
@@ -55,7 +54,7 @@ class Packages:
 
 @dataclass(frozen=True)
 class Unit:
-    """A unit, who starts it (``now``, ``staged`` or ``cluster``), and which placed paths restart or reload it."""
+    """A unit, who starts it (``now`` or ``cluster``), and which placed paths restart or reload it."""
 
     start: str
     restart_on: tuple[str, ...]
@@ -268,8 +267,7 @@ def _unit(p: _Problems, name: str, given: object, placed: set[str]) -> Unit:
     where = f"units.{name}"
     p.text(name, where, _UNIT, "a unit name with its ending, such as etcd.service")
     u = p.table(given, where, frozenset(["start", "restart_on", "reload_on"]))
-    allowed = '"now", "staged" or "cluster"'
-    start = p.text(u.get("start", NOW), f"{where}.start", re.compile("(now|staged|cluster)\\Z"), allowed)
+    start = p.text(u.get("start", NOW), f"{where}.start", re.compile("(now|cluster)\\Z"), '"now" or "cluster"')
     watched = []
     for key in ("restart_on", "reload_on"):
         paths = p.texts(u.get(key, []), f"{where}.{key}", re.compile("/"), "a path")

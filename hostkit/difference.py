@@ -18,9 +18,8 @@ if TYPE_CHECKING:
 
     from hostkit.context import Context
 
-LINES = 60
-"""Lines of a difference that are shown at most."""
 _BYTES = 1 << 20
+"""Of a file; the difference of a larger one is not shown at all."""
 _BLANK = "***"
 _SENSITIVE = re.compile(
     r"(?P<key>^.*(?:pass|pwd|secret|token|credential|private|key)[\w .\"'-]*[:=]\s*).+$", re.IGNORECASE
@@ -46,8 +45,7 @@ def unified(ctx: Context, path: str, applied: str, is_now: bytes | None) -> list
     after = list(_without_secrets(ctx, before, after))
     name = "(removed)" if is_now is None else f"{path} as it is"
     made = list(difflib.unified_diff(before, after, f"{path} as applied", name, n=2, lineterm=""))
-    shown = [_printable(redact(ctx, line)) for line in made[:LINES]]
-    return [*shown, f"... and {len(made) - LINES} more lines"] if len(made) > LINES else shown
+    return _printable(redact(ctx, "\n".join(made))).split("\n") if made else []
 
 
 def _without_secrets(ctx: Context, before: Iterable[str], after: Iterable[str]) -> Iterator[str]:
@@ -80,5 +78,5 @@ def _letters(text: str) -> str:
     return re.sub(r"[\s\"']", "", text)
 
 
-def _printable(line: str) -> str:
-    return "".join(c if c.isprintable() or c == "\t" else f"\\x{ord(c):02x}" for c in line)
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() or c in "\t\n" else f"\\x{ord(c):02x}" for c in text)

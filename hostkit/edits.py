@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from hostkit.context import Context
 
-_SHOWN_FILES = 5
+_SHOWN_LINES = 60
+"""Of the differences in a refusal, all its files together; ``check`` tells them whole."""
 
 
 def refuse(
@@ -36,9 +37,14 @@ def message(ctx: Context, known: Known, edited: Mapping[str, list[str]], host: s
     many = len(edited) > 1
     what = f"{len(edited)} file{'s' if many else ''} of {host}, edited since keadb wrote {'them' if many else 'it'}"
     lines = [f"nothing was changed: this would {verb} {what}"]
-    for path in sorted(edited)[:_SHOWN_FILES]:
-        lines += [f"{host}:{path}: {', '.join(edited[path])}", *shown(ctx, known, path)]
-    lines += [f"{host}:{path}: {', '.join(edited[path])}" for path in sorted(edited)[_SHOWN_FILES:]]
+    room, left = _SHOWN_LINES, 0
+    for path in sorted(edited):
+        differing = shown(ctx, known, path)
+        lines += [f"{host}:{path}: {', '.join(edited[path])}", *differing[:room]]
+        left += len(differing[room:])
+        room = max(0, room - len(differing))
+    if left:
+        lines.append(f"... and {left} more lines of differences: 'keadb drift --stack STACK' shows all of them")
     example = f"{host}:{min(edited)}"
     lines += [
         "To keep an edit, put it into the site file (or the template) first. Otherwise one of",

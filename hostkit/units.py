@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from hostkit import bundle as bundles
 from hostkit import due
-from hostkit.errors import CommandFailed, HostError, Refused, during
+from hostkit.errors import CommandFailed, HostError, during
 from hostkit.store import redact
 from hostkit.system import last_lines
 
@@ -106,24 +106,6 @@ def null_link(ctx: Context, path: str) -> bool:
     return link.is_symlink() and str(link.readlink()) == "/dev/null"
 
 
-def refuse_if_running(ctx: Context, units: Mapping[str, bundles.Unit], changing: set[str]) -> None:
-    """Refuse a change that needs the restart of a running unit that only a cluster-level step may restart."""
-    at_stake = {
-        name: sorted(changing.intersection(unit.restart_on))
-        for name, unit in units.items()
-        if unit.start == bundles.STAGED and changing.intersection(unit.restart_on)
-    }
-    problems = [
-        f"{name} is {state.active} and would need a restart for {', '.join(at_stake[name])}"
-        for name, state in states(ctx, at_stake).items()
-        # A crash loop is not "running": the fix for it may well be in this bundle.
-        if state.active not in {"inactive", "failed"} and state.sub != "auto-restart"
-    ]
-    if problems:
-        msg = f"nothing was changed: {'; '.join(problems)}. A cluster-level step restarts it, not this bundle"
-        raise Refused(msg)
-
-
 def record_due(ctx: Context, units: Mapping[str, bundles.Unit], changing: set[str]) -> None:
     """Record, before anything is written, which ``cluster`` units run and will have to be restarted for it."""
     at_stake = {
@@ -140,8 +122,8 @@ def record_due(ctx: Context, units: Mapping[str, bundles.Unit], changing: set[st
 def converge(ctx: Context, units: Mapping[str, bundles.Unit], todo: Pending) -> dict[str, str]:
     """Bring units into force and strike off ``todo`` what was done; return what happened to which unit.
 
-    ``now`` units end enabled and active, restarted or reloaded if ``todo`` says so. ``staged`` and
-    ``cluster`` ones are enabled, reloaded when they run, and never started or restarted.
+    ``now`` units end enabled and active, restarted or reloaded if ``todo`` says so. ``cluster`` ones
+    are enabled, reloaded when they run, and never started or restarted.
     """
     if todo.daemon_reload:
         systemctl(ctx, "daemon-reload")

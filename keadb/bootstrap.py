@@ -42,8 +42,8 @@ python_works() {{
 }}
 found=$({{ . /etc/os-release && echo "${{ID:-}} ${{VERSION_ID:-}}"; }} 2>/dev/null)
 [ "$found" = "{distribution} {version}" ] ||
-    stop "$host runs ${{found:-a system without /etc/os-release}}, but the site file says platform {platform.name}:" \\
-        "nothing was changed"
+    stop "$host runs ${{found:-a system without /etc/os-release}}, but the site file says" \\
+        "platform {platform.name}: nothing was changed"
 if sudo -n -l {APPLIER} >/dev/null 2>&1 && [ -x {APPLIER} ] && python_works; then
     exec sudo -n {APPLIER} bootstrap
 fi

@@ -26,17 +26,16 @@ SECRET_PLACEHOLDER = re.compile(r"@secret:([a-z][a-z0-9_]*)@")
 """Where the applier puts a secret while it writes a file."""
 
 
+def applier_command(*words: str) -> str:
+    """Return the command line by which the deploy user runs the applier; sudo's rule on the host allows no other."""
+    return " ".join(("sudo", "-n", APPLIER, *words))
+
+
 class Start(StrEnum):
     """Who brings a unit into force."""
 
     NOW = "now"
     """The applier: enabled and started here; restarted when a file of ``restart_on`` changed."""
-    STAGED = "staged"
-    """A cluster-level step: enabled here, never started or restarted by this bundle.
-
-    When the unit runs already and a file of ``restart_on`` would change, the applier refuses before it writes
-    anything.
-    """
     CLUSTER = "cluster"
     """A cluster-level step, which also restarts it: enabled here, never started or restarted by this bundle.
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import asyncssh
 
+from keadb.bundle import applier_command
 from keadb.site import Host
 from ops import sites
 from ops.exits import CommandError
@@ -22,7 +23,7 @@ from ops.secrets import DEPLOY_KEY, secret_values
 from ops.stacks import Stack
 from ops.status import connect, why
 
-APPLIER = "sudo -n /usr/lib/keadb/keadb-apply --lock-wait 30"
+APPLIER = applier_command("--lock-wait", "30")
 LIMIT_SECONDS = 3900.0
 """Longer than the longest verb: a copy of the database, and health after it."""
 

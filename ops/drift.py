@@ -17,16 +17,16 @@ from rich.console import Console
 from rich.text import Text
 
 from components.catalog import bundles
+from keadb.bundle import applier_command
 from keadb.site import Host, Site
 from ops import sites
 from ops.drift_command import named
-from ops.events import CONTROL
 from ops.exits import CommandError, Exit
+from ops.messages import CONTROL
 from ops.secrets import DEPLOY_KEY, secret_values
 from ops.stacks import Stack
 from ops.status import run_on, why
 
-APPLIER = "sudo -n /usr/lib/keadb/keadb-apply"
 STEPS = frozenset(["step", "mask", "setting", "role"])
 """Kinds that are put back by applying their bundle again."""
 CHECK_SECONDS = 90.0
@@ -216,7 +216,7 @@ async def _ask(
 async def ask(host: Host, identity: asyncssh.SSHKey, verb: str, request: str, *, seconds: float) -> Reply:
     """Run a verb of the applier on one host; whatever goes wrong is the reply's ``error``."""
     try:
-        done = await run_on(host, identity, f"{APPLIER} {verb}", request=request, seconds=seconds)
+        done = await run_on(host, identity, applier_command(verb), request=request, seconds=seconds)
     except (OSError, asyncssh.Error) as error:  # a time limit is an OSError too
         return Reply(error=why(host, error), unreachable=True)
     if done.exit_status != 0:

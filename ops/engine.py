@@ -17,9 +17,10 @@ from typing import Any
 from pulumi import automation as auto
 from semver import VersionInfo  # the SDK's own dependency, part of its interface
 
-from ops.events import Failure, Run, plain, readable
+from ops.events import Failure, Run
 from ops.exits import Exit
 from ops.leftovers import settle_pending, stale_lock
+from ops.messages import plain, readable
 from ops.progress import Display
 from ops.pulumi_cli import Engine
 from ops.stacks import REPOSITORY, Stack

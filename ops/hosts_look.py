@@ -18,7 +18,7 @@ from typing import Any
 
 import asyncssh
 
-from keadb.bundle import APPLIER
+from keadb.bundle import APPLIER, applier_command
 from keadb.site import Host, Site
 from ops.events import COMMAND_TYPE, place_of, urn_name
 from ops.exits import CommandError
@@ -27,9 +27,9 @@ from ops.secrets import DEPLOY_KEY, secret_values
 from ops.stacks import Stack
 from ops.status import run_on, why
 
-APPLY = f"sudo -n {APPLIER} apply"
+APPLY = applier_command("apply")
 NO_APPLIER = 44
-COMMAND = f"test -x {APPLIER} || exit {NO_APPLIER}; exec sudo -n {APPLIER} version"
+COMMAND = f"test -x {APPLIER} || exit {NO_APPLIER}; exec {applier_command('version')}"
 
 AFTER_LOSS = {
     "etcd": (("etcd-form", "etcd-roll"), ()),

@@ -13,13 +13,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from keadb.bundle import applier_command
 from keadb.site import Host, Site
 from ops import sites
 from ops.health import Answer, Report, report
 from ops.secrets import DEPLOY_KEY, secret_values
 from ops.stacks import Stack
 
-COMMAND = "sudo -n /usr/lib/keadb/keadb-apply status"
+COMMAND = applier_command("status")
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 15.0
 """A host whose neighbours are gone waits for them first; the applier's own limits end before this."""

@@ -105,7 +105,7 @@ class TestFirstCommand:
         ]
 
     def test_an_interpreter_that_stays_broken_is_told(self, host: Path) -> None:
-        """apt believes that it is there: somebody removed a file of it."""
+        """Apt believes that it is there: somebody removed a file of it."""
         (host / "apt").write_text("true\n")
         done = bootstrap(host)
         assert done.returncode == 1

@@ -184,39 +184,18 @@ def test_a_running_unit_that_becomes_masked_is_stopped(ready: Machine) -> None:
     assert ready.system.units["other.service"].active == "inactive"
 
 
-def test_a_staged_unit_is_enabled_and_not_started(ready: Machine) -> None:
+def test_a_unit_of_a_cluster_is_enabled_and_not_started(ready: Machine) -> None:
     """Its cluster-level step does that."""
-    assert apply(ready, exporter(start=Start.STAGED)).units["exporter.service"] == "enabled"
+    assert apply(ready, exporter(start=Start.CLUSTER)).units["exporter.service"] == "enabled"
     assert ready.system.units["exporter.service"].active == "inactive"
     assert ready.system.units["exporter.service"].file == "enabled"
 
 
-def test_a_restart_of_a_running_staged_unit_is_refused_before_anything_is_written(ready: Machine) -> None:
-    """The message names unit and paths; no file, not even the plan, is touched."""
-    apply(ready, exporter(start=Start.STAGED))
-    ready.system.units["exporter.service"].active = "active"
-    before, units = ready.stamps(), ready.system.units["exporter.service"]
-    ready.system.calls.clear()
-    with pytest.raises(Refused, match=rf"exporter.service is active.*restart for {CONFIG}"):
-        apply(ready, exporter(interval=30, start=Start.STAGED))
-    assert ready.stamps() == before
-    assert ready.system.calls == []
-    assert units.running == ()
-
-
-def test_a_staged_unit_in_a_crash_loop_takes_the_fix(ready: Machine) -> None:
-    """It is not running: the next automatic start reads the new files."""
-    apply(ready, exporter(start=Start.STAGED))
-    ready.system.units["exporter.service"].active = "activating"
-    apply(ready, exporter(interval=30, start=Start.STAGED))
-    assert "interval: 30" in ready.text(CONFIG)
-
-
-def test_a_staged_unit_that_runs_is_reloaded(ready: Machine) -> None:
+def test_a_unit_of_a_cluster_that_runs_is_reloaded(ready: Machine) -> None:
     """A reload cuts nobody off."""
-    apply(ready, exporter(start=Start.STAGED))
+    apply(ready, exporter(start=Start.CLUSTER))
     ready.system.units["exporter.service"].active = "active"
-    assert apply(ready, exporter(hot="b", start=Start.STAGED)).units == {"exporter.service": "reloaded"}
+    assert apply(ready, exporter(hot="b", start=Start.CLUSTER)).units == {"exporter.service": "reloaded"}
 
 
 def test_a_stopped_unit_is_started_again(ready: Machine) -> None:

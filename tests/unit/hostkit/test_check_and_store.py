@@ -18,13 +18,13 @@ from tests.unit.hostkit.fakes import HOST, FakeUnit, Machine
 def applied(machine: Machine) -> Machine:
     """A host with one applied bundle."""
     machine.system.units["a.service"] = FakeUnit()
-    machine.system.units["staged.service"] = FakeUnit()
+    machine.system.units["member.service"] = FakeUnit()
     what = Bundle(
         name="a",
         host=HOST,
         packages=Packages(install=("pkg", "pinned=1.0"), hold=("pinned",), mask=("other.service",)),
         files={"/etc/a": File(content="x", owner="etcd", group="etcd")},
-        units={"a.service": Unit(), "staged.service": Unit(start=Start.STAGED)},
+        units={"a.service": Unit(), "member.service": Unit(start=Start.CLUSTER)},
         steps=(Step(name="guarded", run=("true",), check=("guard",)),),
     )
     machine.system.commands["guard"] = lambda _: Completed(0, "", "")
@@ -33,7 +33,7 @@ def applied(machine: Machine) -> Machine:
 
 
 def test_an_untouched_host_is_in_sync(applied: Machine) -> None:
-    """A staged unit need not run."""
+    """A unit of a cluster need not run."""
     before = applied.stamps()
     assert check.drift(applied.ctx) == {"bundles": ["a"], "in_sync": True, "drift": [], "unfinished": []}
     assert applied.stamps() == before
@@ -45,13 +45,13 @@ def told(machine: Machine) -> list[tuple[str, str, str]]:
 
 
 def test_every_kind_of_drift_is_told(applied: Machine) -> None:
-    """One item each; a staged unit counts once it has run."""
+    """One item each; a unit of a cluster counts once it has run."""
     target = applied.root / "etc/a"
     target.write_text("y")
     target.chmod(0o600)
     applied.system.users["etcd"] = os.geteuid() + 1
     applied.system.units["a.service"].active = "failed"
-    applied.system.units["staged.service"].file = "disabled"
+    applied.system.units["member.service"].file = "disabled"
     applied.system.packages.update(pinned="2.0")
     del applied.system.packages["pkg"]
     applied.system.held.clear()
@@ -64,7 +64,7 @@ def test_every_kind_of_drift_is_told(applied: Machine) -> None:
     ]  # fmt: skip
     assert found[1:] == [
         ("unit", "a.service", "failed (dead)"),
-        ("unit", "staged.service", "disabled"),
+        ("unit", "member.service", "disabled"),
         ("package", "pkg", "missing"),
         ("package", "pinned", "version 2.0 instead of 1.0"),
         ("package", "pinned", "not held"),
@@ -76,12 +76,12 @@ def test_every_kind_of_drift_is_told(applied: Machine) -> None:
 
 def test_a_unit_of_a_cluster_that_ran_and_was_stopped_is_told(applied: Machine) -> None:
     """Before its first start it only waits for its cluster-level step."""
-    unit = applied.system.units["staged.service"]
+    unit = applied.system.units["member.service"]
     assert told(applied) == []
     unit.ran, unit.active = True, "active"
     assert told(applied) == []
     unit.active = "inactive"
-    assert told(applied) == [("unit", "staged.service", "inactive (dead)")]
+    assert told(applied) == [("unit", "member.service", "inactive (dead)")]
 
 
 def test_what_stands_in_a_files_place_is_told(applied: Machine) -> None:
@@ -106,7 +106,7 @@ def test_a_run_that_did_not_end_is_told_and_what_it_wrote_is_no_drift(applied: M
 def test_a_record_that_cannot_be_read_is_an_error_that_names_it(applied: Machine) -> None:
     """And says what to do."""
     applied.put("/var/lib/keadb/applied/a.json", "{")
-    with pytest.raises(HostError, match=r"applied/a.json: .*; apply that bundle again"):
+    with pytest.raises(HostError, match=r"applied/a.json: .*; remove it and run 'keadb up'"):
         check.drift(applied.ctx)
 
 

@@ -104,6 +104,23 @@ def test_an_edited_file_is_not_written_over(
     assert applier.would_refuse(a.ctx, bundle.parse(service(new).to_json())) == text.removeprefix("bundle a: ")
 
 
+def test_a_long_difference_is_cut_with_a_word_and_told_whole_by_check(a: Machine) -> None:
+    """Sixty lines of all files together; the way on still stands at the end."""
+    a.put(PLAIN, "".join(f"line {n}\n" for n in range(100)))
+    a.put(SECRET, "".join(f"line {n}\n" for n in range(100)), 0o600)
+    with pytest.raises(Refused) as e:
+        apply(a, service(2))
+    lines = str(e.value).splitlines()
+    whole = {item["name"]: item["diff"] for item in check.drift(a.ctx)["drift"]}
+    assert len(whole[PLAIN]) > 100
+    assert "+line 99" in whole[PLAIN]
+    left = len(whole[PLAIN]) + len(whole[SECRET]) - 60
+    assert lines[-4] == f"... and {left} more lines of differences: 'keadb drift --stack STACK' shows all of them"
+    shown = lines[lines.index(f"{HOST}:{PLAIN}: changed") + 1 : lines.index(f"{HOST}:{SECRET}: changed")]
+    assert shown == whole[PLAIN][:60]
+    assert lines[lines.index(f"{HOST}:{SECRET}: changed") + 1] == lines[-4]
+
+
 def test_an_edit_that_the_bundle_now_says_too_is_no_reason_to_refuse(a: Machine) -> None:
     """Somebody corrected the site file after the night; the service did not read it yet, so nothing restarts."""
     a.put(PLAIN, "# top\nspeed: 2\nend: 1\n")
@@ -163,7 +180,7 @@ def test_a_file_is_put_back_and_its_reader_restarted(a: Machine) -> None:
 
 def test_a_member_of_a_cluster_is_not_restarted_when_its_file_is_put_back(a: Machine) -> None:
     """It is named instead."""
-    apply(a, service(units={"a.service": Unit(start=Start.STAGED, restart_on=(PLAIN,))}))
+    apply(a, service(units={"a.service": Unit(start=Start.CLUSTER, restart_on=(PLAIN,))}))
     a.put(PLAIN, "by hand\n")
     a.system.calls.clear()
     answer = edits.restore(a.ctx, [PLAIN])
@@ -276,10 +293,9 @@ def test_a_whole_bundle_is_taken_away(a: Machine) -> None:
     assert a.stamps() == before
 
 
-@pytest.mark.parametrize("start", [Start.STAGED, Start.CLUSTER])
-def test_a_running_member_of_a_cluster_is_not_taken_away(start: Start, a: Machine) -> None:
+def test_a_running_member_of_a_cluster_is_not_taken_away(a: Machine) -> None:
     """Neither by a newer bundle nor by a newer list; stopped, it may go."""
-    apply(a, service(units={"a.service": Unit(start=start)}))
+    apply(a, service(units={"a.service": Unit(start=Start.CLUSTER)}))
     before = a.stamps()
     for go in (lambda: apply(a, service(units={})), lambda: prune.others(a.ctx, HOST, ["base"])):
         with pytest.raises(Refused, match=r"nothing was changed: a.service would go, but runs"):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hostkit import applied, applier, bundle, placing, tls
-from hostkit.errors import BadInput, HostError, Refused
+from hostkit.errors import BadInput, HostError
 from keadb.bundle import Bundle, Start, TlsUse, Unit
 from tests.unit.hostkit.fakes import HOST, FakeUnit, Machine
 from tests.unit.hostkit.tls_samples import Authority
@@ -122,7 +122,7 @@ def test_a_bundle_before_its_certificate_is_an_error_that_says_so(machine: Machi
     [
         (Unit(reload_on=(CERT,)), "reloaded"),
         (Unit(restart_on=(CERT,)), "restarted"),
-        (Unit(start=Start.STAGED, reload_on=(CERT,)), "reloaded"),
+        (Unit(start=Start.CLUSTER, reload_on=(CERT,)), "reloaded"),
     ],
 )
 def test_a_new_certificate_replaces_the_old_one_and_its_unit_learns_of_it(
@@ -146,16 +146,3 @@ def test_a_new_certificate_replaces_the_old_one_and_its_unit_learns_of_it(
     record = json.loads(machine.text(f"{applied.FOLDER}/db.json"))
     wanted = {p.path: p.record() for p in placing.tls_placements(machine.ctx, applied.records(machine.ctx)[0].bundle)}
     assert record["files"] == wanted
-
-
-def test_a_certificate_that_would_restart_a_running_staged_unit_is_refused(machine: Machine) -> None:
-    """Before it is even stored."""
-    authority = Authority()
-    certify(machine, authority, 2)
-    machine.system.units["db.service"] = FakeUnit()
-    apply(machine, using(Unit(start=Start.STAGED, restart_on=(CERT,))))
-    machine.system.units["db.service"].active = "active"
-    tree = machine.tree()
-    with pytest.raises(Refused, match=f"certificates of bundle db: .*db.service is active.*{CERT}"):
-        certify(machine, authority, 3)
-    assert machine.tree() == tree

@@ -48,6 +48,14 @@ def test_preview_names_the_inputs_that_differ() -> None:
     run = Run(hosts=("h1",))
     run.steps = {"a": progress("etcd", State.OK, keys=("stdin", "triggers"))}
     assert "stdin, triggers" in written(summary_table(run, preview=True))
+    run.steps["a"].inside = ("files /etc/a", "inputs")
+    assert "triggers, files /etc/a, inputs" in written(summary_table(run, preview=True))
+
+
+def test_a_failed_step_shows_what_it_was_to_change() -> None:
+    run = Run(hosts=("h1",))
+    run.steps = {"a": progress("etcd", State.FAILED, keys=("stdin",), inside=("files /etc/a",))}
+    assert "update failed files /etc/a" in " ".join(written(summary_table(run, preview=False)).split())
 
 
 def test_plain_lines_only_for_steps_that_do_something() -> None:
