@@ -254,7 +254,8 @@ def _show(result: Result, out: Console, err: Console) -> None:
     changes = "no changes" if not count else f"{count} change{'' if count == 1 else 's'}"
     if not preview and not result.failed and result.run.left_hosts_alone:
         changes += ", nothing changed on any host,"
-    how = "failed" if result.failed else ("would make " + changes if preview else changes)
+    ended = "stopped" if result.interrupted else "failed"
+    how = ended if result.failed else ("would make " + changes if preview else changes)
     out.print(f"{result.operation} {result.stack}: {how} in {result.seconds:.1f} s", markup=False)
 
 

@@ -19,6 +19,7 @@ from semver import VersionInfo  # the SDK's own dependency, part of its interfac
 
 from ops.events import Failure, Run
 from ops.exits import Exit
+from ops.interrupt import Interrupts
 from ops.leftovers import settle_pending, stale_lock
 from ops.messages import plain, readable
 from ops.progress import Display
@@ -53,11 +54,13 @@ class Result:
     failed: bool
     notes: tuple[str, ...] = ()
     """What was said before the engine started."""
+    interrupted: bool = False
+    """Somebody pressed Ctrl-C before its end."""
 
     def exit_code(self, *, expect_no_changes: bool) -> Exit:
         """Return the command's exit code: failure first, then unexpected changes."""
         if self.failed:
-            return Exit.FAILED
+            return Exit.INTERRUPTED if self.interrupted else Exit.FAILED
         if expect_no_changes and self.run.changes:
             return Exit.CHANGES
         return Exit.OK
@@ -67,7 +70,7 @@ class Result:
         return {
             "stack": self.stack,
             "operation": self.operation,
-            "result": "failed" if self.failed else "succeeded",
+            "result": ("stopped" if self.interrupted else "failed") if self.failed else "succeeded",
             "seconds": round(self.seconds, 1),
             "counts": dict(sorted(self.run.counts.items())),
             "changes": [
@@ -145,11 +148,13 @@ def operate(
         ),
     )
     run = Run(hosts=hosts)
-    error = _attempt(handle, operation, run, display, options)
-    if error and (lock := stale_lock(error, stack.backend_url())):
+    with Interrupts(run, display.note) as interrupts:
+        error = _attempt(handle, operation, run, display, options)
+    if error and not interrupts.count and (lock := stale_lock(error, stack.backend_url())):
         run = Run(hosts=hosts, warnings=[f"took over the lock that process {lock} left behind when it was killed"])
         engine.call("cancel", "--yes")
-        error = _attempt(handle, operation, run, display, options)
+        with Interrupts(run, display.note) as interrupts:
+            error = _attempt(handle, operation, run, display, options)
     settle_pending(engine, run, done=operation == "up" and not error)
     if error and not run.failures:
         run.failures.append(Failure(place=None, message=_engine_error(error)))
@@ -160,6 +165,7 @@ def operate(
         seconds=time.monotonic() - began,
         failed=bool(error),
         notes=options.notes,
+        interrupted=bool(interrupts.count),
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+import click
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
@@ -27,6 +28,9 @@ class Display(Protocol):
     def show(self, run: Run, news: News) -> None:
         """Take note of what one event changed."""
 
+    def note(self, text: str) -> None:
+        """Tell people something while it happens, on stderr."""
+
 
 class Silent:
     """Shows nothing: for ``--json``."""
@@ -39,6 +43,10 @@ class Silent:
 
     def show(self, run: Run, news: News) -> None:
         """Show nothing."""
+
+    def note(self, text: str) -> None:
+        """Say it all the same: stderr is for people."""
+        click.echo(text, err=True)
 
 
 class Lines(Silent):
@@ -91,6 +99,10 @@ class Screen:
     def show(self, run: Run, news: News) -> None:  # noqa: ARG002 -- the protocol's shape
         """Remember the run; the table is drawn by the clock."""
         self._run = run
+
+    def note(self, text: str) -> None:
+        """Print a line above the table."""
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def render(self) -> RenderableType:
         """Return the picture of this moment; its columns keep their places from one to the next."""

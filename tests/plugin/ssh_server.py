@@ -32,6 +32,7 @@ class SshServer:
         self.commands: list[str] = []
         self.seen_env: list[dict[str, str]] = []
         self.connections = 0
+        self._open: list[asyncssh.SSHServerConnection] = []
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port: int = probe.getsockname()[1]
@@ -71,6 +72,10 @@ class SshServer:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
 
+    def drop(self) -> None:
+        """Break every connection off, as a host does that dies."""
+        self._loop.call_soon_threadsafe(lambda: [conn.abort() for conn in self._open])
+
     def _run(self, work: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
 
@@ -79,8 +84,8 @@ class SshServer:
 
         class Login(asyncssh.SSHServer):
             def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
-                del conn
                 server.connections += 1
+                server._open.append(conn)
 
         authorized = asyncssh.import_authorized_keys(self.client_key.export_public_key().decode())
         return await asyncssh.listen(

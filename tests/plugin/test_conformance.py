@@ -268,11 +268,74 @@ def test_killed_engine(stack: Stack, host: SshServer) -> None:
     running = threading.Thread(target=stack.fails, daemon=True)
     running.start()
     wait_for((host.folder / "began").exists, "the command runs")
-    (plugin,) = stack.plugin_processes()
-    engine = int(Path(f"/proc/{plugin}/stat").read_text().rsplit(")", 1)[1].split()[1])
-    os.kill(engine, signal.SIGKILL)
+    os.kill(engine_of(stack), signal.SIGKILL)
     wait_for(lambda: not stack.plugin_processes(), "the plugin ends")
     running.join(20)
+
+
+def engine_of(stack: Stack) -> int:
+    """Return the engine's process id: the parent of the plugin that runs for this stack."""
+    (plugin,) = stack.plugin_processes()
+    return int(Path(f"/proc/{plugin}/stat").read_text().rsplit(")", 1)[1].split()[1])
+
+
+def test_cancelled_engine(stack: Stack, host: SshServer) -> None:
+    """What runs is left to its end and is in the state; nothing else begins; the next run does the rest."""
+    until = "until [ -e go ]; do sleep 0.1; done"
+
+    def program() -> None:
+        where = inputs(connection(host))
+        first = remote.Command("first", connection=where, create=f"touch began; {until}; touch ended")
+        remote.Command(
+            "second", connection=where, create="touch second", opts=pulumi.ResourceOptions(depends_on=first)
+        )
+
+    stack.program = program
+    said: list[str] = []
+    running = threading.Thread(target=lambda: said.append(stack.fails()), daemon=True)
+    running.start()
+    wait_for((host.folder / "began").exists, "the command runs")
+    os.kill(engine_of(stack), signal.SIGINT)
+    time.sleep(1)  # nothing tells that the engine has taken it in
+    assert not said
+    assert not (host.folder / "ended").exists()
+    (host.folder / "go").touch()
+    running.join(30)
+    assert said
+    assert (host.folder / "ended").exists()
+    assert not (host.folder / "second").exists()
+    assert set(stack.resources()) == {"first"}
+    assert stack.up() == ["second create"]
+
+
+def test_a_host_that_dies_during_a_command(stack: Stack, host: SshServer) -> None:
+    """An error that says so and has what was printed till then; no state; the next run does it again."""
+    stack.declare(connection=connection(host), create="echo so far; touch began; until [ -e go ]; do sleep 0.1; done")
+    said: list[str] = []
+    running = threading.Thread(target=lambda: said.append(stack.fails()), daemon=True)
+    running.start()
+    wait_for((host.folder / "began").exists, "the command runs")
+    host.drop()
+    running.join(30)
+    (text,) = said
+    assert "wait: remote command exited without exit status or exit signal" in text
+    assert "so far" in text
+    assert stack.resources() == {}
+    (host.folder / "go").touch()
+    assert stack.up() == ["cmd create"]
+
+
+@pytest.mark.parametrize("newline", ["", r"\n"], ids=["at the end", "with more behind it"])
+def test_a_very_long_line_is_logged_and_kept(stack: Stack, host: SshServer, newline: str) -> None:
+    """The official plugin 1.2.1 is known to hang here: its log reader stops at 64 KiB."""
+    line = f"head -c 200000 /dev/zero | tr '\\0' x; printf '{newline}'; echo end"
+    stack.declare(connection=connection(host), create=f"({line}); ({line}) >&2")
+    stack.up()
+    outputs = stack.resources()["cmd"]["outputs"]
+    expected = "x" * 200_000 + ("\n" if newline else "") + "end"
+    assert outputs["stdout"] == expected
+    assert outputs["stderr"] == expected
+    assert any("x" * 200_000 in text for text in stack.log_lines())
 
 
 def test_parallel(stack: Stack, host: SshServer) -> None:
