@@ -74,7 +74,8 @@ class SshServer:
 
     def drop(self) -> None:
         """Break every connection off, as a host does that dies."""
-        self._loop.call_soon_threadsafe(lambda: [conn.abort() for conn in self._open])
+        for conn in self._open:
+            self._loop.call_soon_threadsafe(conn.abort)
 
     def _run(self, work: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
