@@ -116,7 +116,7 @@ def _owner(known: Known, name: str) -> applied.Record:
     for record in known.records.values():
         of_packages = {p.partition("=")[0] for p in (*record.bundle.packages.install, *record.bundle.packages.hold)}
         if name in record.files or name in record.bundle.units or name in of_packages:
-            if record.bundle.name in known.runs:
+            if not _only_restored(known, record):
                 msg = (
                     f"{name}: the last run of bundle {record.bundle.name} did not come to its end; run it again first"
                 )
@@ -126,29 +126,39 @@ def _owner(known: Known, name: str) -> applied.Record:
     raise BadInput(msg)
 
 
+def _only_restored(known: Known, record: applied.Record) -> bool:
+    """Say whether nothing newer than the record was begun: no run, or one that was putting files back and was cut."""
+    run = known.runs.get(record.bundle.name)
+    if run is None:
+        return True
+    states = ((path, state) for path, of_path in run.about.items() for state in of_path)
+    return bool(run.about) and not run.units and all(state == record.files.get(path) for path, state in states)
+
+
 def _restore_file(ctx: Context, record: applied.Record, path: str, answer: dict[str, Any]) -> None:
     item = next(i for i in placing.placements(ctx, record.bundle) if i.path == path)
     if path in record.bundle.files and item.record() != record.files[path]:
         msg = "its secrets have changed since it was applied; accept it, then run 'keadb up'"
         raise Refused(msg)
-    changing = placing.changes(ctx, [item])
-    if not changing:
-        return
     todo = Pending.load(ctx, record.bundle.name)
     watching = record.bundle.units
-    todo.daemon_reload = path.startswith(units.FILES)
-    todo.restart = {n for n, u in watching.items() if u.start == bundle.NOW and path in u.restart_on}
-    todo.reload = {n for n, u in watching.items() if path in u.reload_on}
-    todo.expect([(path, item.record())])
-    todo.save(ctx)
-    units.record_due(ctx, watching, {path})
+    if placing.changes(ctx, [item]):
+        todo.daemon_reload = todo.daemon_reload or path.startswith(units.FILES)
+        todo.restart |= {n for n, u in watching.items() if u.start == bundle.NOW and path in u.restart_on}
+        todo.reload |= {n for n, u in watching.items() if path in u.reload_on}
+        todo.expect([(path, item.record())])
+        todo.save(ctx)
+        units.record_due(ctx, watching, {path})
+    elif path not in todo.about:  # there: an earlier restore was cut after it had written the file
+        return
     answer["files"].update(placing.place(ctx, [item]))
     concerned = {n: u for n, u in watching.items() if n in todo.restart | todo.reload}
     answer["units"].update(units.converge(ctx, concerned, todo))
     theirs = [n for n, u in watching.items() if u.start != bundle.NOW and path in u.restart_on]
     answer["waiting"] += [n for n, s in units.states(ctx, theirs).items() if s.running]
     forget_accepted(ctx, [path])
-    todo.ended(ctx)
+    todo.about.pop(path, None)
+    todo.save(ctx)
 
 
 def _restore_unit(ctx: Context, owner: bundle.Bundle, name: str, answer: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from hostkit.errors import HostError, Refused
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from hostkit.context import Context
@@ -75,13 +76,20 @@ def replace(ctx: Context, path: str, data: bytes, *, mode: int, owner: Owner) ->
     change = difference(ctx, path, data, mode=mode, owner=owner)
     if change is None:
         return None
-    try:
-        make_parents(ctx, path)
+    make_parents(ctx, path)
+    with _named(path, "written"):
         _write(ctx.path(path), data, mode, owner)
-    except OSError as e:
-        msg = f"{path} cannot be written: {e.strerror or type(e).__name__}; mend that and run it again"
-        raise HostError(msg) from None
     return change
+
+
+@contextlib.contextmanager
+def _named(path: str, done: str) -> Iterator[None]:
+    """Turn what the disk says into an error that names the path and what could not be done."""
+    try:
+        yield
+    except OSError as e:
+        msg = f"{path} cannot be {done}: {e.strerror or type(e).__name__}; mend that and run it again"
+        raise HostError(msg) from None
 
 
 def _write(target: Path, data: bytes, mode: int, owner: Owner) -> None:
@@ -106,19 +114,20 @@ def _write(target: Path, data: bytes, mode: int, owner: Owner) -> None:
 
 
 def remove(ctx: Context, path: str) -> bool:
-    """Remove a file for good; return whether it was there."""
+    """Remove a file for good; return whether it was there. HostError names it when it cannot be removed."""
     target = ctx.path(path)
-    try:
-        target.unlink()
-    except FileNotFoundError:
-        return False
-    sync_folder(target.parent)
+    with _named(path, "removed"):
+        try:
+            target.unlink()
+        except FileNotFoundError:
+            return False
+        sync_folder(target.parent)
     return True
 
 
 def sweep(ctx: Context, path: str) -> None:
     """Remove what a run that was cut while it wrote this path left beside it: it may hold secrets."""
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+    with _named(path, "swept"), contextlib.suppress(FileNotFoundError, NotADirectoryError):
         _part(ctx.path(path)).unlink()
 
 
@@ -127,7 +136,7 @@ def _part(target: Path) -> Path:
 
 
 def make_parents(ctx: Context, path: str) -> None:
-    """Make the missing folders above a path, root's with mode 0755."""
+    """Make the missing folders above a path, root's with mode 0755; HostError names one that cannot be made."""
     owner: Owner | None = None
     for folder in reversed(ctx.path(path).relative_to(ctx.root).parents):
         full = ctx.root / folder
@@ -137,10 +146,11 @@ def make_parents(ctx: Context, path: str) -> None:
             msg = f"/{folder} is in the way: it is not a folder"
             raise HostError(msg)
         owner = owner or Owner.root(ctx)
-        full.mkdir(mode=0o755)
-        full.chmod(0o755)  # whatever the umask
-        os.chown(full, owner.uid, owner.gid)
-        sync_folder(full.parent)
+        with _named(f"/{folder}", "made"):
+            full.mkdir(mode=0o755)
+            full.chmod(0o755)  # whatever the umask
+            os.chown(full, owner.uid, owner.gid)
+            sync_folder(full.parent)
 
 
 def make_private(ctx: Context, path: str) -> None:
@@ -148,7 +158,8 @@ def make_private(ctx: Context, path: str) -> None:
     make_parents(ctx, f"{path}/x")
     folder = ctx.path(path)
     if stat.S_IMODE(folder.stat().st_mode) != 0o700:  # noqa: PLR2004 - the mode just named
-        folder.chmod(0o700)
+        with _named(path, "closed to others"):
+            folder.chmod(0o700)
 
 
 def sync_folder(folder: Path) -> None:

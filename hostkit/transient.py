@@ -13,7 +13,7 @@ import signal
 import stat
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from hostkit import files, store
@@ -122,7 +122,8 @@ def run_request(ctx: Context, path: str, handlers: Mapping[str, Callable[[Contex
     progress.touch(mode=0o600)
 
     def say(line: str) -> None:
-        with progress.open("a", encoding="utf-8") as f:
+        # A full /run is no reason to break off a change half way.
+        with suppress(OSError), progress.open("a", encoding="utf-8") as f:
             f.write(line + "\n")
 
     own = dataclasses.replace(ctx, lock_wait=float(found["lock_wait"]), say=say)

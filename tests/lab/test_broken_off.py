@@ -56,7 +56,7 @@ def tells(said: Path, text: str) -> bool:
 @contextlib.contextmanager
 def up(site: Site, said: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Start `up` as a terminal's group of processes, and wait until the host is at work."""
-    argv = [KEADB, "up", "--stack", site.name, "--yes"]
+    argv = [str(KEADB), "up", "--stack", site.name, "--yes"]
     with said.open("wb") as out:
         process = subprocess.Popen(argv, stdout=out, stderr=out, start_new_session=True)
     try:

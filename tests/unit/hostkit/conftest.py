@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.unit.hostkit.fakes import FakeSystem, Machine
+from tests.unit.hostkit.scenes import quick
+
+__all__ = ["quick"]
 
 
 @pytest.fixture
