@@ -54,6 +54,14 @@ def test_versions_are_held(settled: Site) -> None:
     settled.require_health()
 
 
+def test_unattended_upgrades_would_read_the_list(settled: Site) -> None:
+    """apt, whose settings they are, understands it beside the distribution's; what is listed is left alone."""
+    read = output(settled, "apt-config", "dump", "Unattended-Upgrade").splitlines()
+    listed = {line.split('"')[1] for line in read if line.startswith("Unattended-Upgrade::Package-Blacklist:: ")}
+    assert {"^etcd-server$", "^etcd-client$", "^patroni$", "^postgresql-15$"} <= listed
+    assert 'Unattended-Upgrade::Automatic-Reboot "false";' in read
+
+
 OTHER = "lab-control.service"
 RUNS = f"/run/systemd/system/{OTHER}"
 STARTED = f"""
