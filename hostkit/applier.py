@@ -98,6 +98,13 @@ def _planned(ctx: Context, bundle: bundles.Bundle) -> _Plan:
     known = Known.load(ctx)
     keep = {item.path for item in wanted}
     leaving = prune.leaving(ctx, known, bundle.name, keep_paths=keep, keep_units=bundle.units)
+    for item in wanted:
+        blocked = files.in_the_way(ctx, item.path)
+        if blocked is not None and blocked not in leaving.paths:
+            msg = (
+                f"nothing was changed: {blocked} is not a folder, and {item.path} would lie in it; remove it by hand"
+            )
+            raise Refused(msg)
     record = known.records.get(bundle.name)
     had = set(record.bundle.units) if record else set()
     watching = {name: _watching(unit, leaving, name) for name, unit in bundle.units.items()}

@@ -259,6 +259,13 @@ def _placed(p: _Problems, files: Mapping[str, File], tls: Mapping[str, TlsUse]) 
                 p.append(f"tls.{name}: {path} is placed twice by this bundle")
             seen.add(path)
     authorities = {use.ca for use in tls.values()}
+    everything = seen | authorities
+    p.extend(
+        f"files.{path}: it would lie below {parent}, which is a file of this bundle too"
+        for path in sorted(everything)
+        for parent in sorted(everything)
+        if path.startswith(f"{parent}/")
+    )
     p.extend(f"tls: {path} is placed twice by this bundle" for path in sorted(authorities & seen - {"/invalid"}))
     return seen | authorities
 

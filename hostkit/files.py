@@ -171,6 +171,15 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
+def in_the_way(ctx: Context, path: str) -> str | None:
+    """Return what stands where a folder above this path must be, and is none; reads only."""
+    for folder in reversed(ctx.path(path).relative_to(ctx.root).parents):
+        full = ctx.root / folder
+        if full.exists() and not full.is_dir():
+            return f"/{folder}"
+    return None
+
+
 def _refuse_links(ctx: Context, path: str) -> None:
     """Refuse a path behind a link that is not root's: its owner could send root's writes elsewhere."""
     for folder in reversed(ctx.path(path).relative_to(ctx.root).parents):

@@ -198,6 +198,19 @@ def test_a_unit_of_a_cluster_that_runs_is_reloaded(ready: Machine) -> None:
     assert apply(ready, exporter(hot="b", start=Start.CLUSTER)).units == {"exporter.service": "reloaded"}
 
 
+def test_a_file_where_a_folder_must_be_is_refused_before_anything_is_changed(ready: Machine) -> None:
+    """Half of the bundle would be in force before the disk said so."""
+    folder = CONFIG.rpartition("/")[0]
+    ready.put(folder, "somebody's notes")
+    before = ready.stamps()
+    with pytest.raises(
+        Refused, match=rf"nothing was changed: {folder} is not a folder, and {folder}/.* would lie in it"
+    ):
+        apply(ready, exporter())
+    assert ready.stamps() == before
+    assert ready.system.calls == []
+
+
 def test_a_stopped_unit_is_started_again(ready: Machine) -> None:
     """Also after a failure, whose start limit is reset first."""
     apply(ready, exporter())

@@ -51,6 +51,11 @@ BAD: list[tuple[str, Any, str]] = [
     ("files//usr/lib/keadb/keadb-apply", {}, r"allowed: a path that is not the applier's own"),
     ("files//var/lib/keadb/tls/x.key", {}, r"allowed: a path that is not the applier's own"),
     ("files//etc/x", {"content": "", "owner": "root", "group": "root"}, r"files./etc/x.mode: missing"),
+    (
+        "files//etc/db/below",
+        {"content": "", "owner": "root", "group": "root", "mode": "0644"},
+        r"files./etc/db/below: it would lie below /etc/db, which is a file of this bundle too",
+    ),
     ("files//etc/db/mode", "rw-r--r--", r'mode: given "rw-r--r--", allowed: an octal string'),
     ("files//etc/db/mode", 420, r"mode: given 420, allowed: an octal string"),
     ("files//etc/db/owner", "no one", r'owner: given "no one", allowed: a user name'),
