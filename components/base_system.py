@@ -1,7 +1,7 @@
 """The base system of every host: names, kernel settings, time, and a deploy user that may only run the applier.
 
 Also what keeps the machine's own habits away from the cluster: logs that cannot fill the disk, unattended upgrades
-that leave the cluster's packages alone and never reboot, and no restart of a member by needrestart.
+that leave the cluster's packages alone and never reboot, and no restart of a member by needrestart or by a package.
 
 It does not manage users, disks, the network or the firewall.
 """
@@ -25,6 +25,8 @@ JOURNALD = "/etc/systemd/journald.conf.d/60-keadb.conf"
 UNATTENDED = "/etc/apt/apt.conf.d/60keadb"
 """Read after the distribution's 50unattended-upgrades; neither package has to be there for its file."""
 NEEDRESTART = "/etc/needrestart/conf.d/60-keadb.conf"
+POLICY = "/usr/sbin/policy-rc.d"
+"""Asked by every package that starts or restarts a service; no package owns it."""
 CLUSTERED = ("etcd", "patroni", "postgresql", "kea_admin")
 """Services (keys of ``Platform.packages``) whose packages only a change of the site upgrades."""
 _JOURNAL_SHARE = 20
@@ -51,6 +53,7 @@ def base_bundle(site: Site, host: Host) -> Bundle:
             JOURNALD: File(content=render("base/journald.conf.j2", journal_mb=journal_mb)),
             UNATTENDED: File(content=render("base/apt.conf.j2", clustered_packages=clustered)),
             NEEDRESTART: File(content=render("base/needrestart.conf.j2")),
+            POLICY: File(content=render("base/policy-rc.d.j2"), mode="0755"),
             **({CHRONY_SOURCES: File(content=render("base/chrony.sources.j2", **context))} if site.time_sync else {}),
         },
         units={

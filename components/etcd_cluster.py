@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pulumi
 
 from keadb import naming
-from keadb.bundle import APPLIER, Bundle, File, Packages, Probe, Start, Step, TlsUse, Unit
+from keadb.bundle import APPLIER, Bundle, File, Packages, Probe, Start, Step, TlsUse, Unit, program_file
 from keadb.platforms import platform
 from keadb.templating import render
 
@@ -123,8 +123,12 @@ def etcd_bundle(site: Site, host: Host) -> Bundle:
     return Bundle(
         name="etcd",
         host=host.name,
-        packages=Packages(install=runs_on.packages["etcd"], mask=runs_on.mask["etcd"]),
-        files=files,
+        packages=Packages(
+            install=runs_on.install("etcd", site.packages.versions),
+            hold=runs_on.packages["etcd"],
+            mask=runs_on.mask["etcd"],
+        ),
+        files=files | program_file("etcd", shown="etcd", unit=UNIT, packages=runs_on.packages["etcd"]),
         tls={"etcd": _TLS},
         units={UNIT: Unit(start=Start.CLUSTER, restart_on=tuple(restart_on))},
         steps=steps,

@@ -89,7 +89,10 @@ def kea_database_bundle(site: Site, host: HostSpec, staged: Mapping[str, str]) -
     return Bundle(
         name="kea-database",
         host=host.name,
-        packages=Packages(install=_platform(site).packages["kea_admin"]),
+        packages=Packages(
+            install=_platform(site).install("kea_admin", site.packages.versions),
+            hold=_platform(site).packages["kea_admin"],
+        ),
         files={DATABASE_PLAN: File(content=plain_json(plan))},
         steps=(Step(name="kea schema", run=(APPLIER, "kea-database"), timeout=SCHEMA_SECONDS),),
         uses_secrets=_active_secrets(site),

@@ -16,7 +16,7 @@ import pulumi
 
 from components import patroni_settings as settings
 from keadb import naming
-from keadb.bundle import APPLIER, Bundle, File, Packages, Probe, Start, Step, TlsUse, Unit, plain_json
+from keadb.bundle import APPLIER, Bundle, File, Packages, Probe, Start, Step, TlsUse, Unit, plain_json, program_file
 from keadb.platforms import platform
 from keadb.templating import render
 
@@ -67,7 +67,9 @@ def postgresql_prepare_bundle(site: Site, host: Host) -> Bundle:
 def patroni_bundle(site: Site, host: Host) -> Bundle:
     """Return Patroni and PostgreSQL staged on one database host: installed, configured, enabled, not started."""
     on = platform(site.platform, postgresql=site.postgresql.version)
-    packages = (*on.packages["postgresql"], *on.packages["patroni"])
+    services = ("postgresql", "patroni")
+    packages = tuple(name for service in services for name in on.packages[service])
+    wanted = tuple(name for service in services for name in on.install(service, site.packages.versions))
     start = settings.read_at_start(site, host)
     tls = {name: settings.tls_paths(name) for name in ("postgres", settings.REPLICATOR, settings.REWINDER)}
     config = render(
@@ -93,7 +95,7 @@ def patroni_bundle(site: Site, host: Host) -> Bundle:
     return Bundle(
         name="patroni",
         host=host.name,
-        packages=Packages(install=packages, hold=packages, mask=(*on.mask["postgresql"], *on.mask["patroni"])),
+        packages=Packages(install=wanted, hold=packages, mask=(*on.mask["postgresql"], *on.mask["patroni"])),
         files={
             CONFIG: File(content=config, group="postgres", mode="0640"),
             READ_AT_START: File(content=plain_json(dict(start))),
@@ -106,6 +108,13 @@ def patroni_bundle(site: Site, host: Host) -> Bundle:
                     data_dir=data_dir,
                     version_dir=posixpath.dirname(data_dir),
                 )
+            ),
+            **program_file("patroni", shown="Patroni", unit=UNIT, packages=on.packages["patroni"], interpreted=True),
+            **program_file(
+                "postgresql",
+                shown="PostgreSQL",
+                pid_file=f"{data_dir}/postmaster.pid",
+                packages=on.packages["postgresql"],
             ),
         },
         tls={name: TlsUse(**paths, owner="postgres", group="postgres") for name, paths in tls.items()},
@@ -189,7 +198,7 @@ def patroni_converge_bundle(site: Site, inputs: Mapping[str, str]) -> Bundle:
             ),
         ),
         probes=(Probe(name="cluster is healthy", run=(APPLIER, "patroni-probe"), timeout=60),),
-        uses_secrets=("patroni_rest_password",),
+        uses_secrets=("etcd_patroni_password", "patroni_rest_password"),
         inputs=inputs,
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hostkit import bundle as bundles
-from hostkit import check_cluster, due, edits, packages, units
+from hostkit import check_cluster, due, edits, packages, software, units
 from hostkit.errors import CommandTimeout
 from hostkit.known import Known, look
 
@@ -22,8 +22,8 @@ _GUARD_LIMIT = 20
 def drift(ctx: Context) -> dict[str, Any]:
     """Return every difference between the host and the applied bundles, and the runs that did not end.
 
-    An item has ``bundle``, ``kind`` (file, tls, unit, package, mask, step; of a cluster: member, setting, role),
-    ``name``, ``is`` (in words), for a file the lines of its ``diff`` without secrets, and ``accepted`` when an
+    An item has ``bundle``, ``kind`` (file, tls, unit, package, mask, step, program; of a cluster: member, setting,
+    role), ``name``, ``is`` (in words), for a file the lines of its ``diff`` without secrets, and ``accepted`` when an
     operator has seen exactly this. ``in_sync`` is true when there is nothing but accepted edits. What a run that did
     not end has written is not drift.
     """
@@ -32,6 +32,8 @@ def drift(ctx: Context) -> dict[str, Any]:
     for name, record in known.records.items():
         for item in _of_bundle(ctx, known, record):
             found.append({"bundle": name, "accepted": False, "diff": [], **item})  # noqa: PERF401 - one item a line
+    for item in _programs(ctx):
+        found.append({"accepted": False, "diff": [], **item})  # noqa: PERF401 - one item a line
     ended = known.records.keys() - known.runs.keys()
     found += [{"bundle": n, "accepted": False, "diff": [], **item} for n, item in check_cluster.items(ctx, ended)]
     unfinished = sorted(known.runs)
@@ -95,6 +97,16 @@ def _packages(ctx: Context, wanted: bundles.Packages) -> Iterator[tuple[str, str
         want, status, _ = have.get(name, ("", "", ""))
         if status == "installed" and want != "hold":
             yield name, "not held"
+
+
+def _programs(ctx: Context) -> Iterator[dict[str, Any]]:
+    """Yield the programs that run what was installed before; their bundle is the one whose step restarts them."""
+    for key, program in software.state(ctx).items():
+        if since := tuple(program["newer"]):
+            what = software.told(program["name"], since)
+            if key == software.POSTGRESQL:
+                what += "; 'keadb restart --rolling' restarts it"
+            yield {"bundle": software.RESTARTED_BY[key], "kind": "program", "name": program["name"], "is": what}
 
 
 def _holds(ctx: Context, argv: tuple[str, ...]) -> bool:

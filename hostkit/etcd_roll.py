@@ -1,5 +1,6 @@
 """The verb ``etcd-roll``: restart this host's etcd member if that is due, while all others are healthy.
 
+It is due for files that were placed while it ran (``hostkit.due``), and for a package (``hostkit.software``).
 Turns are the engine's: the command of one host waits for that of the host before it (the witness comes last), and
 each ends only when its member is healthy again. So this looks at nothing but the moment: all *other* members must
 be healthy right before the restart, else nothing is restarted here and what is due stays due for the next run. A
@@ -12,7 +13,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from hostkit import due, etcd_auth, etcd_form, etcd_plan, store
+from hostkit import due, etcd_auth, etcd_form, etcd_plan, software, store
 from hostkit.errors import BadInput, HostError, Refused
 from hostkit.etcd_client import CLIENT_TLS, Etcd, EtcdError, member_list, tls_context
 
@@ -31,15 +32,15 @@ def main(ctx: Context, argv: list[str]) -> int:
         msg = f"etcd-roll takes no arguments, given {argv}"
         raise BadInput(msg)
     plan = etcd_plan.required(ctx)
-    paths = due.due(ctx, plan.unit)
-    if paths:
-        _restart(ctx, plan, paths)
-    sys.stdout.write(json.dumps({"changed": bool(paths), "restarted_for": list(paths)}) + "\n")
+    reasons = due.due(ctx, plan.unit) + software.newer(ctx, software.ETCD)
+    if reasons:
+        _restart(ctx, plan, reasons)
+    sys.stdout.write(json.dumps({"changed": bool(reasons), "restarted_for": list(reasons)}) + "\n")
     return 0
 
 
-def _restart(ctx: Context, plan: Plan, paths: tuple[str, ...]) -> None:
-    what = f"{plan.unit} on {plan.host} is due for a restart ({', '.join(paths)})"
+def _restart(ctx: Context, plan: Plan, reasons: tuple[str, ...]) -> None:
+    what = f"{plan.unit} on {plan.host} is due for a restart ({', '.join(reasons)})"
     tls = tls_context(ctx, CLIENT_TLS)
     _await_others(ctx, plan, tls, what)
     said = _step_aside(ctx, plan, tls)

@@ -1,10 +1,15 @@
-"""Debian packages: what is missing is installed, then held. Nothing is removed or upgraded unasked."""
+"""Debian packages: what is missing is installed, then held. Nothing is removed or upgraded unasked.
+
+``NAME=VERSION`` asks for exactly this version, newer or older than the installed one. What runs meanwhile goes on
+running: the base system's policy keeps maintainer scripts from restarting a member of the cluster, and its restart is
+a matter of its own (``hostkit.software``).
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hostkit.errors import during
+from hostkit.errors import HostError, during
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,6 +30,7 @@ _APT = (
     "--no-install-recommends",
     "--no-remove",
     "--allow-change-held-packages",  # a held package moves when the bundle names another version of it
+    "--allow-downgrades",  # only a version that was asked for can be an older one
     "-o",
     "DPkg::Lock::Timeout=240",  # the host's own apt timers may be at work
     "-o",
@@ -71,8 +77,7 @@ def converge(ctx: Context, packages: bundle.Packages) -> list[str]:
     changed = []
     absent = missing(ctx, packages.install)
     if absent:
-        ctx.say(f"installing {', '.join(absent)}")
-    if absent:
+        ctx.say(f"installing {', '.join(_steps(ctx, absent))}")
         with during(f"installing {', '.join(absent)}"):
             cut = bool(ctx.system.run(["dpkg", "--audit"], timeout=_QUERY_LIMIT).stdout.strip())
             if cut:
@@ -87,6 +92,7 @@ def converge(ctx: Context, packages: bundle.Packages) -> list[str]:
             if cut:
                 # By itself: together with names to install apt refuses to mend anything else.
                 ctx.system.run([*_APT, "--fix-broken", "install"], timeout=_INSTALL_LIMIT, env=APT_ENVIRONMENT)
+            _require_versions(ctx, absent)
             ctx.system.run([*_APT, "install", *absent], timeout=_INSTALL_LIMIT, env=APT_ENVIRONMENT)
         changed += absent
     have = known(ctx, packages.hold)
@@ -96,3 +102,39 @@ def converge(ctx: Context, packages: bundle.Packages) -> list[str]:
             ctx.system.run(["apt-mark", "hold", *loose], timeout=_QUERY_LIMIT)
         changed += [f"{name} (held)" for name in loose]
     return changed
+
+
+def _steps(ctx: Context, names: Iterable[str]) -> list[str]:
+    """Return the packages in words, with the version that is left and the one that is asked for."""
+    names = list(names)
+    have = {package: version for package, (_, status, version) in known(ctx, names).items() if status == "installed"}
+
+    def step(name: str) -> str:
+        package, _, version = name.partition("=")
+        return f"{package} {have[package]} => {version}" if version and package in have else name
+
+    return [step(name) for name in names]
+
+
+def _require_versions(ctx: Context, names: Iterable[str]) -> None:
+    """Raise HostError, with nothing installed, for versions that this host's package sources do not have."""
+    wanted = dict(name.split("=", 1) for name in names if "=" in name)
+    if not wanted:
+        return
+    # Lines such as " patroni | 4.0.7-3 | http://... Packages"; one that is not known gives none.
+    listed = ctx.system.run(["apt-cache", "madison", *wanted], timeout=_QUERY_LIMIT, check=False).stdout
+    rows = [[part.strip() for part in line.split("|")] for line in listed.splitlines()]
+    offered: dict[str, list[str]] = {name: [] for name in wanted}
+    for row in rows:
+        if len(row) == 3 and not row[2].endswith(" Sources") and row[1] not in offered.get(row[0], [row[1]]):  # noqa: PLR2004 - the three of a line
+            offered[row[0]].append(row[1])
+    have = known(ctx, wanted)
+    problems = [
+        f"{name}: wanted is version {version}, the package sources have {', '.join(offered[name]) or 'none'}"
+        f" (installed: {have[name][2] or 'none' if name in have else 'none'})"
+        for name, version in wanted.items()
+        if version not in offered[name]
+    ]
+    if problems:
+        msg = f"nothing was installed: {'; '.join(problems)}"
+        raise HostError(msg)

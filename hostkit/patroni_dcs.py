@@ -1,6 +1,6 @@
-"""What Patroni keeps in etcd about its cluster, as far as a birth needs it; nothing of a born cluster is written.
+"""What Patroni keeps in etcd about its cluster, as far as a birth needs it, and notes of our own beside it.
 
-Everything after the birth goes through Patroni's own REST API (``patroni_client``).
+Of a born cluster nothing that is Patroni's is written here: that goes through its own REST API (``patroni_client``).
 """
 
 from __future__ import annotations
@@ -69,6 +69,14 @@ class Dcs:
     def declared(self, host: str) -> str | None:
         """Return what another host said lately; None when it said nothing."""
         return self.get(DECLARATIONS + host)
+
+    def put(self, key: str, value: str) -> None:
+        """Write a key of ours; it stays until it is removed."""
+        self._etcd.call("/v3/kv/put", {"key": self._key(key), "value": _encoded(value)})
+
+    def remove(self, key: str) -> None:
+        """Remove a key of ours, if it is there."""
+        self._etcd.call("/v3/kv/deleterange", {"key": self._key(key)})
 
     def _key(self, key: str) -> str:
         return _encoded(self._prefix + key)

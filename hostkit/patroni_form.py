@@ -16,7 +16,17 @@ import ssl
 import sys
 from typing import TYPE_CHECKING, Any
 
-from hostkit import due, etcd_client, files, patroni_plan, patroni_repair, patroni_turn, units
+from hostkit import (
+    due,
+    etcd_client,
+    files,
+    patroni_outdated,
+    patroni_plan,
+    patroni_repair,
+    patroni_turn,
+    software,
+    units,
+)
 from hostkit.errors import HostError, Refused
 from hostkit.patroni_client import Rest, RestError
 from hostkit.patroni_dcs import DECLARED_SECONDS, Dcs
@@ -51,7 +61,7 @@ def main(ctx: Context, argv: list[str]) -> int:  # noqa: ARG001 - the signature 
         units.systemctl(ctx, "start", "--", plan.unit)
     rest = Rest(ctx, plan.cluster)
     # One that was just started has read everything.
-    stale = () if started else due.due(ctx, plan.unit)
+    stale = () if started else due.due(ctx, plan.unit) + software.newer(ctx, software.PATRONI)
     if stale:
         patroni_turn.restart(ctx, plan, rest, stale)
     node, copied = _until_running(ctx, plan, rest)
@@ -60,6 +70,7 @@ def main(ctx: Context, argv: list[str]) -> int:  # noqa: ARG001 - the signature 
     if stale:
         patroni_turn.finish(ctx, plan, rest)
     due.clear(ctx, plan.unit)
+    patroni_outdated.declare(ctx, plan, rest)
     changed = started or renewed or copied or bool(stale)
     json.dump({"changed": changed, "role": node["role"], "timeline": node.get("timeline")}, sys.stdout)
     sys.stdout.write("\n")

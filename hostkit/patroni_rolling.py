@@ -1,8 +1,9 @@
-"""Restarts PostgreSQL node by node where Patroni says that a restart is due: one at a time, the others healthy.
+"""Restarts PostgreSQL node by node where that is due: one at a time, the others healthy.
 
-Nothing is remembered beside Patroni's own flags (``pending_restart``), which say after every step what is left: a run
-that was cut anywhere is continued by the next one. Standbys first, then the leader in place: that is a shorter gap
-for writes than handing over (docs/decisions, the record on restarts). Where a hot-standby limit goes down, the leader
+It is due where Patroni says so (``pending_restart``), and where a host noted that its PostgreSQL is older than what
+is installed (``patroni_outdated``). Both say after every step what is left, so a run that was cut anywhere is
+continued by the next one. Standbys first, then the leader in place: that is a shorter gap for writes than handing
+over (docs/decisions, the record on restarts). Where a hot-standby limit goes down, the leader
 first: a standby keeps the leader's value until the leader has the lower one. Never switches over.
 """
 
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from hostkit.errors import HostError
 from hostkit.patroni_client import RestError
+from hostkit.patroni_outdated import Notes
 from hostkit.patroni_parameters import is_lowered_limit
 from hostkit.patroni_probe import ask_all, look
 from hostkit.patroni_wait import Loops, say, unhealthy, until
@@ -42,14 +44,16 @@ def restart_pending(ctx: Context, plan: Settings, rest: Rest) -> list[str]:
     when etcd is not seen, or when a node still waits after its restarts.
     """
     done: list[str] = []
-    if not _waiting(rest):
+    notes = Notes(ctx, plan.cluster)
+    if not _waiting(rest, notes):
         return done
     loops = Loops(rest)
     until(ctx, plan, "every node reads etcd", loops.missing, then=CONTINUES)
     while True:
         until(ctx, plan, _goal(done), lambda: unhealthy(plan, rest, restarts_are_due=True), then=CONTINUES)
-        waiting = _waiting(rest)
+        waiting = _waiting(rest, notes)
         if not waiting:
+            notes.forget(done)
             return done
         leader = look(rest, plan.cluster)["leader"]
         name = chosen(waiting, leader)
@@ -58,7 +62,10 @@ def restart_pending(ctx: Context, plan: Settings, rest: Rest) -> list[str]:
                 f"{name} was restarted {MOST_RESTARTS} times and still waits for a restart ({_named(waiting[name])})"
             )
             raise HostError(msg)
-        restart(ctx, rest, next(m for m in rest.members if m.name == name), _role(name, leader), waiting[name])
+        member = next(m for m in rest.members if m.name == name)
+        # Patroni's own reasons have values; of packages it knows nothing, and restarts only when told to in any case.
+        always = None in waiting[name].values()
+        restart(ctx, rest, member, _role(name, leader), waiting[name], always=always)
         done.append(name)
 
 
@@ -105,12 +112,14 @@ def restart(
     return seconds
 
 
-def _waiting(rest: Rest) -> dict[str, dict[str, Any]]:
-    """Return the nodes that wait for a restart, in order, with Patroni's reasons (empty when it gave none)."""
-    nodes = ask_all(rest)
-    return {
-        name: node.get("pending_restart_reason") or {} for name, node in nodes.items() if node.get("pending_restart")
-    }
+def _waiting(rest: Rest, notes: Notes) -> dict[str, dict[str, Any]]:
+    """Return the nodes that wait for a restart, in order, with the reasons (empty when Patroni gave none)."""
+    waiting = {}
+    for name, node in ask_all(rest).items():
+        outdated = notes.reasons(name, node)
+        if outdated or node.get("pending_restart"):
+            waiting[name] = {**(node.get("pending_restart_reason") or {}), **outdated}
+    return waiting
 
 
 def _role(name: str, leader: str | None) -> str:

@@ -1,4 +1,4 @@
-"""Restarts this node's Patroni where that is due (``hostkit.due``), in turn with the other database hosts.
+"""Restarts this node's Patroni where that is due (``due``, ``software``), in turn with the other database hosts.
 
 ``patroni-form`` runs on all of them at once; the turns come from what is there: a standby goes at once, a leader
 waits until no other host says that it is due, hands over, and then restarts as a standby. Stopping Patroni stops its
@@ -36,12 +36,12 @@ STOP_SECONDS = 180.0
 """Limit for systemctl: the unit's own limit for its stop is 120 s."""
 
 
-def restart(ctx: Context, plan: Form, rest: Rest, paths: tuple[str, ...]) -> None:
+def restart(ctx: Context, plan: Form, rest: Rest, reasons: tuple[str, ...]) -> None:
     """Restart the unit when its turn has come; HostError, with nothing stopped, when it does not come.
 
     The return does not mean that the node is healthy; ``finish`` waits for that.
     """
-    say(f"{plan.unit} on {plan.me.name} is due for a restart ({', '.join(paths)})")
+    say(f"{plan.unit} on {plan.me.name} is due for a restart ({', '.join(reasons)})")
     dcs = Dcs(ctx, plan.cluster)
     began = ctx.system.monotonic()
 

@@ -13,11 +13,12 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from hostkit import kea_plan
+from hostkit import etcd_client, etcd_plan, kea_plan, patroni_plan, software
 from hostkit.context import Context
 from hostkit.errors import HostError
+from hostkit.patroni_client import Rest
 from hostkit.psql import Psql, identifier
 
 CERTIFICATES = "/var/lib/keadb/tls"
@@ -25,6 +26,7 @@ HOST_NAME = "/etc/keadb/host"
 PROBE_SECONDS = 4
 """Limit for each question: the whole answer has to be there before whoever asks gives up after some seconds."""
 
+_T = TypeVar("_T")
 _NOT_AFTER = re.compile(r"notAfter=(\d{4}-\d{2}-\d{2}) (\d{2}:\d{2}:\d{2})Z")
 _RESERVATIONS = """
 SELECT json_build_object(
@@ -48,6 +50,7 @@ def state(ctx: Context) -> dict[str, Any]:
         "patroni": lambda: _probe(ctx, "patroni"),
         "kea": lambda: kea(ctx),
         "certificates": lambda: certificates(ctx),
+        "software": lambda: programs(ctx),
     }
     # All at once: when a neighbour is gone each of them waits for its own time limit.
     with ThreadPoolExecutor(max_workers=len(parts)) as pool:
@@ -93,6 +96,46 @@ def certificates(ctx: Context) -> dict[str, Any]:
     return {
         path.name.removesuffix(".crt"): _gathered(lambda path=path: _not_after(ctx, path))  # type: ignore[misc]  # bound now
         for path in sorted(ctx.path(CERTIFICATES).glob("*.crt"))
+    }
+
+
+def programs(ctx: Context) -> dict[str, dict[str, Any]]:
+    """Return what ``software.state`` says of this host's programs, and ``running``: the version each says it is.
+
+    None where a program does not say.
+    """
+    found = software.state(ctx)
+    running: dict[str, str | None] = {}
+    if software.ETCD in found:
+        running[software.ETCD] = _quiet(lambda: _etcd_version(ctx))
+    if software.PATRONI in found or software.POSTGRESQL in found:
+        running |= _quiet(lambda: _patroni_versions(ctx)) or {}
+    return {key: {**said, "running": running.get(key)} for key, said in found.items()}
+
+
+def _quiet(ask: Callable[[], _T]) -> _T | None:
+    """Return an answer, None without one: that a service is down is told by its own part."""
+    try:
+        return ask()
+    except HostError:
+        return None
+
+
+def _etcd_version(ctx: Context) -> str | None:
+    plan = etcd_plan.required(ctx)
+    tls = etcd_client.tls_context(ctx, etcd_client.CLIENT_TLS)
+    status = etcd_client.Etcd(plan.me, plan.client_port, tls=tls, seconds=PROBE_SECONDS).status()
+    return status.get("version")
+
+
+def _patroni_versions(ctx: Context) -> dict[str, str | None]:
+    plan = patroni_plan.form(ctx)
+    node = Rest(ctx, plan.cluster).node(plan.me)
+    server = node.get("server_version")
+    return {
+        software.PATRONI: (node.get("patroni") or {}).get("version"),
+        # 150020 is 15.20: so since PostgreSQL 10.
+        software.POSTGRESQL: f"{server // 10000}.{server % 10000}" if isinstance(server, int) else None,
     }
 
 

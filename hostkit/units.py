@@ -81,8 +81,9 @@ def _state(block: Mapping[str, str]) -> State:
 def mask(ctx: Context, wanted: Sequence[str], own: Iterable[str], *, installing: bool) -> list[str]:
     """Mask units before a package could start them, and stop those that run; return those newly masked.
 
-    A unit that the bundle itself manages (``own``) is masked only in /run, only while packages are installed,
-    and never stopped; ``converge`` takes that mask away.
+    A unit that the bundle itself manages (``own``) is masked only in /run, only while packages are installed, and
+    never stopped; ``converge`` takes that mask away. One that runs is left alone: masked, it could not come back
+    after a crash. Packages do not restart it either, the base system's policy sees to that.
     """
     own = set(own)
     others = [n for n in wanted if n not in own]
@@ -96,7 +97,9 @@ def mask(ctx: Context, wanted: Sequence[str], own: Iterable[str], *, installing:
     if running:
         systemctl(ctx, "stop", "--", *running)
     if for_now and installing:
-        systemctl(ctx, "mask", "--runtime", "--", *for_now)
+        idle = [n for n, s in states(ctx, for_now).items() if s.active in {"inactive", "failed"}]
+        if idle:
+            systemctl(ctx, "mask", "--runtime", "--", *idle)
     return forever
 
 

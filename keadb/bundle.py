@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
@@ -26,6 +26,8 @@ SECRET_PLACEHOLDER = re.compile(r"@secret:([a-z][a-z0-9_]*)@")
 """Where the applier puts a secret while it writes a file."""
 
 
+PROGRAMS = "/etc/keadb/programs"
+"""Where bundles say which programs of a cluster run on a host (``hostkit.software``), one file each."""
 def applier_command(*words: str) -> str:
     """Return the command line by which the deploy user runs the applier; sudo's rule on the host allows no other."""
     return " ".join(("sudo", "-n", APPLIER, *words))
@@ -108,6 +110,24 @@ class Probe:
 def plain_json(data: object) -> str:
     """Return the one form in which data is sent and placed: indented, keys sorted, with a final newline."""
     return json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def program_file(
+    key: str,
+    *,
+    shown: str,
+    packages: Sequence[str],
+    unit: str | None = None,
+    pid_file: str | None = None,
+    interpreted: bool = False,
+) -> dict[str, File]:
+    """Return the file by which a host knows a running program from the one that is installed.
+
+    Its process is the unit's, or the one whose number stands first in ``pid_file``. ``packages`` are those that it is
+    made of; ``interpreted`` says that its text is loaded at the start, so that its executable tells nothing.
+    """
+    data = {"packages": list(packages), "interpreted": interpreted, "pid_file": pid_file, "name": shown, "unit": unit}
+    return {f"{PROGRAMS}/{key}.json": File(content=plain_json({"format": 1, **data}))}
 
 
 def _empty() -> Mapping[str, Any]:

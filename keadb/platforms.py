@@ -18,8 +18,9 @@ class Platform:
     """One operating system with one PostgreSQL version chosen.
 
     ``packages`` maps a service (base, time, etcd, patroni, postgresql, postgresql_client, kea_admin) to what is
-    installed; an empty tuple means "not from a package". ``mask`` maps a service to units that its packages
-    would start by themselves. ``ran`` says whether anybody has run keadb there; ``note`` says what to know before.
+    installed; an empty tuple means "not from a package". ``pins`` maps a program, as the site file names it under
+    ``packages``, to the packages that take its version. ``mask`` maps a service to units that its packages would
+    start by themselves. ``ran`` says whether anybody has run keadb there; ``note`` says what to know before.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Platform:
     kea_versions: tuple[str, ...]
     etcd_from_archive: bool
     packages: Mapping[str, tuple[str, ...]]
+    pins: Mapping[str, tuple[str, ...]]
     mask: Mapping[str, tuple[str, ...]]
     pg_bindir: str
     etcd_bindir: str
@@ -38,6 +40,15 @@ class Platform:
     patroni: str = "/usr/bin/patroni"
     patronictl: str = "/usr/bin/patronictl"
     ca_bundle: str = "/etc/ssl/certs/ca-certificates.crt"
+
+    def install(self, service: str, versions: Mapping[str, str]) -> tuple[str, ...]:
+        """Return the packages of a service as the applier takes them: ``NAME=VERSION`` where one is pinned.
+
+        ``versions`` maps programs (the keys of ``pins``) to full package versions. A package that two services have
+        gets the same version in both.
+        """
+        wanted = {name: version for program, version in versions.items() for name in self.pins[program]}
+        return tuple(f"{name}={wanted[name]}" if name in wanted else name for name in self.packages[service])
 
 
 _BASE = ("ca-certificates", "iproute2", "openssl", "python3", "sudo")
@@ -52,7 +63,8 @@ def _debian_13(postgresql: int) -> Platform:
         postgresql_versions=(15,),
         kea_versions=("2.6",),
         etcd_from_archive=False,
-        packages=_packages(postgresql, etcd=("etcd-client", "etcd-server"), kea_admin=("kea-admin",)),
+        packages=_packages(postgresql, etcd=("etcd-client", "etcd-server"), kea_admin=("kea-admin", "kea-common")),
+        pins=_pins(postgresql, etcd=("etcd-client", "etcd-server"), kea_admin=("kea-admin", "kea-common")),
         mask=_MASK,
         pg_bindir=f"/usr/lib/postgresql/{postgresql}/bin",
         etcd_bindir="/usr/bin",
@@ -68,7 +80,8 @@ def _ubuntu_24_04(postgresql: int) -> Platform:
         postgresql_versions=POSTGRESQL_VERSIONS,
         kea_versions=("3.0",),
         etcd_from_archive=True,  # the distribution has no etcd 3.5
-        packages=_packages(postgresql, etcd=(), kea_admin=("isc-kea-admin",)),
+        packages=_packages(postgresql, etcd=(), kea_admin=("isc-kea-admin", "isc-kea-common")),
+        pins=_pins(postgresql, etcd=(), kea_admin=("isc-kea-admin", "isc-kea-common")),
         mask=_MASK,
         pg_bindir=f"/usr/lib/postgresql/{postgresql}/bin",
         etcd_bindir="/usr/lib/keadb/etcd",
@@ -86,6 +99,18 @@ def _packages(postgresql: int, *, etcd: tuple[str, ...], kea_admin: tuple[str, .
             "postgresql": (f"postgresql-{postgresql}", client),
             "postgresql_client": (client,),
             "kea_admin": (*kea_admin, client),  # kea-admin runs psql and does not depend on it
+        }
+    )
+
+
+def _pins(postgresql: int, *, etcd: tuple[str, ...], kea_admin: tuple[str, ...]) -> Mapping[str, tuple[str, ...]]:
+    """Return which packages are built together: what one of them depends on in exactly its own version included."""
+    return MappingProxyType(
+        {
+            "etcd": etcd,
+            "patroni": ("patroni",),
+            "postgresql": (f"postgresql-{postgresql}", f"postgresql-client-{postgresql}"),
+            "kea_admin": kea_admin,
         }
     )
 

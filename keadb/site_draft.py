@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from keadb.site_model import Etcd, Host, Kea, Network, Patroni, Postgresql, Site, Tls
+from keadb.site_model import Etcd, Host, Kea, Network, Packages, Patroni, Postgresql, Site, Tls
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +26,7 @@ class Draft:
     etcd: Etcd | None = None
     patroni: Patroni | None = None
     postgresql: Postgresql | None = None
+    packages: Packages | None = None
     kea: Kea | None = None
     tls: Tls | None = None
     accepted: frozenset[str] = frozenset()

@@ -270,6 +270,14 @@ Day = Annotated[date, _after(_day)]
 HostKey = Annotated[str, _after(_host_key)]
 Scalar = Annotated[str | int | float | bool, _after(scalar)]
 Reason = Annotated[str, _after(_reason)]
+PackageVersion = Annotated[
+    str,
+    text(
+        r"([0-9]+:)?[0-9][A-Za-z0-9.+~]*(-[A-Za-z0-9.+~-]*[A-Za-z0-9.+~])?",
+        'the full version of a package as "apt-cache madison PACKAGE" shows it, quoted, such as "15.14-0+deb12u1"',
+        longest=100,
+    ),
+]
 Label = Annotated[
     str, text(LABEL, "a DNS label: lower-case letters, digits and dashes, at most 63 characters", longest=63)
 ]

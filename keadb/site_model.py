@@ -112,6 +112,20 @@ class Postgresql(_Part):
     ] = Field(default_factory=dict)
 
 
+class Packages(_Part):
+    """Full versions of packages, by program; None: what the package sources have at the first installation."""
+
+    etcd: f.PackageVersion | None = None
+    patroni: f.PackageVersion | None = None
+    postgresql: f.PackageVersion | None = None
+    kea_admin: f.PackageVersion | None = None
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """The pinned versions, by program."""
+        return {program: version for program, version in self if version is not None}
+
+
 class Kea(_Part):
     """Version of Kea (major.minor) that reads the database, and the servers that do."""
 
@@ -160,6 +174,7 @@ class Site(_Part):
     etcd: Etcd = Field(default_factory=Etcd)
     patroni: Patroni = Field(default_factory=Patroni)
     postgresql: Postgresql = Field(default_factory=Postgresql)
+    packages: Packages = Field(default_factory=Packages)
     kea: Kea
     tls: Tls
     logins: Logins = Field(default_factory=Logins)

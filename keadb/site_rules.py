@@ -16,7 +16,7 @@ from keadb.postgresql_parameters import reserved_because
 from keadb.problems import Problem, show
 from keadb.site_draft import Draft
 from keadb.site_model import Host
-from keadb.versions import FLOORS, below_floor
+from keadb.versions import FLOORS, below_floor, etcd_patroni_mismatch, parse
 
 CA_DAYS = 3650
 LEAF_DAYS = 400
@@ -227,11 +227,16 @@ def _etcd(draft: Draft) -> Iterator[Problem]:
 
 def _archive(url: str) -> Iterator[Problem]:
     """Judge the version in the file's name, if there is one: the checksum alone would accept any release."""
-    named = re.search(r"etcd-v(\d+\.\d+\.\d+)[^/]*$", url)
-    low = below_floor("etcd", named[1]) if named else None
-    if named and low:
+    named = _named(url)
+    low = below_floor("etcd", named) if named else None
+    if low:
         allowed = f"etcd {FLOORS['etcd'].version} or later"
         yield _problem("etcd.archive.url", show(url), allowed, f"names {low.replace(' is ', ', which is ', 1)}")
+
+
+def _named(url: str) -> str | None:
+    found = re.search(r"etcd-v(\d+\.\d+\.\d+)[^/]*$", url)
+    return found[1] if found else None
 
 
 def _versions(draft: Draft) -> Iterator[Problem]:
@@ -246,6 +251,31 @@ def _versions(draft: Draft) -> Iterator[Problem]:
         allowed = " or ".join(f'"{version}"' for version in carried.kea_versions)
         message = f"is a version that {carried.name} does not carry"
         yield _problem("kea.version", show(draft.kea.version), allowed, message)
+
+
+def _packages(draft: Draft) -> Iterator[Problem]:
+    """Judge pinned versions by what they begin with; whether there is such a package is for the hosts to say."""
+    versions = draft.packages.versions if draft.packages else {}
+    for program, version in versions.items():
+        path = f"packages.{program}"
+        if low := below_floor(program, version) if program in FLOORS else None:
+            yield _problem(path, show(version), f"{FLOORS[program].version} or later", f"is too old: {low}")
+    if (pin := versions.get("postgresql")) and draft.postgresql and parse(pin)[0] != draft.postgresql.version:
+        allowed = f"a version of PostgreSQL {draft.postgresql.version} (postgresql.version)"
+        yield _problem("packages.postgresql", show(pin), allowed, "is of another major version")
+    if (pin := versions.get("kea_admin")) and draft.kea and parse(pin)[:2] != parse(draft.kea.version):
+        allowed = f"a version of Kea {draft.kea.version} (kea.version)"
+        yield _problem("packages.kea_admin", show(pin), allowed, "is of another version than the Kea servers")
+    etcd = versions.get("etcd")
+    if draft.platform and platform(draft.platform).etcd_from_archive:
+        if etcd:
+            message = f"names a package that {draft.platform} does not have"
+            yield _problem("packages.etcd", show(etcd), "nothing: etcd.archive says which etcd runs", message)
+        etcd = _named(draft.etcd.archive.url) if draft.etcd and draft.etcd.archive else None
+    patroni = versions.get("patroni")
+    if etcd and patroni and (why := etcd_patroni_mismatch(etcd, patroni)):
+        allowed = "versions of etcd and Patroni that work together"
+        yield _problem("packages.patroni", show(patroni), allowed, f"does not fit: {why}")
 
 
 def _postgresql(draft: Draft) -> Iterator[Problem]:
@@ -282,5 +312,6 @@ def _tls(draft: Draft) -> Iterator[Problem]:
 
 
 _RULES: tuple[Callable[[Draft], Iterator[Problem]], ...] = (
-    _names, _addresses, _host_keys, _topology, _failure_domains, _patroni, _etcd, _versions, _postgresql, _tls,
+    _names, _addresses, _host_keys, _topology, _failure_domains, _patroni, _etcd, _versions, _packages, _postgresql,
+    _tls,
 )  # fmt: skip

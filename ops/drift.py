@@ -27,7 +27,7 @@ from ops.secrets import DEPLOY_KEY, secret_values
 from ops.stacks import Stack
 from ops.status import run_on, why
 
-STEPS = frozenset(["step", "mask", "setting", "role"])
+STEPS = frozenset(["step", "mask", "setting", "role", "program"])
 """Kinds that are put back by applying their bundle again."""
 CHECK_SECONDS = 90.0
 """A busy host asks systemd and dpkg, and runs the guards of its bundles' steps."""
@@ -37,7 +37,10 @@ CHANGE_SECONDS = 3900.0
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """One difference on one host. ``kind``: file, tls, unit, package, mask, step, member, setting or role."""
+    """One difference on one host.
+
+    ``kind``: file, tls, unit, package, mask, step, program, member, setting or role.
+    """
 
     host: str
     bundle: str

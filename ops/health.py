@@ -9,9 +9,15 @@ from typing import Any
 
 from keadb.clients import conninfo
 from keadb.site import Site
-from keadb.versions import KEA_SCHEMA
+from keadb.versions import KEA_SCHEMA, etcd_patroni_mismatch
 from ops.exits import Exit
 
+RESTARTED_BY = {
+    "etcd": "keadb drift --stack {stack} --restore {host}:bundle:etcd-roll",
+    "patroni": "keadb drift --stack {stack} --restore {host}:bundle:patroni-form",
+    "postgresql": "keadb restart --stack {stack} --rolling",
+}
+"""What restarts a program in its turn, when nothing of the site file has changed."""
 CERTIFICATE_DAYS = 30
 """Fewer days left than this and the site is not healthy; renewal is due long before (60 days)."""
 
@@ -27,17 +33,23 @@ class Answer:
 
 @dataclass(kw_only=True)
 class Report:
-    """One site at one moment; ``problems`` empty and ``unreachable`` empty means healthy."""
+    """One site at one moment; ``problems`` empty and ``unreachable`` empty means healthy.
+
+    ``warnings`` are for a person to plan for: nothing of it keeps the site from being healthy now.
+    """
 
     stack: str
     conninfo: str
     unreachable: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     patroni: Mapping[str, Any] = field(default_factory=dict)
     etcd: Mapping[str, Any] = field(default_factory=dict)
     kea: dict[str, Any] = field(default_factory=dict)
     certificates: dict[str, dict[str, int]] = field(default_factory=dict)
     """Days left by host and certificate name."""
+    software: dict[str, dict[str, Mapping[str, Any]]] = field(default_factory=dict)
+    """By host and program: its ``name``, the ``running`` version, what is ``installed``, what is ``newer``."""
 
     @property
     def exit_code(self) -> Exit:
@@ -52,11 +64,13 @@ class Report:
             "stack": self.stack,
             "healthy": self.exit_code is Exit.OK,
             "problems": self.problems,
+            "warnings": self.warnings,
             "unreachable": self.unreachable,
             "patroni": dict(self.patroni),
             "etcd": dict(self.etcd),
             "kea": self.kea,
             "certificates": self.certificates,
+            "software": self.software,
             "conninfo": self.conninfo,
         }
 
@@ -75,6 +89,7 @@ def report(stack: str, site: Site, answers: Iterable[Answer], *, now: datetime) 
     made.patroni = _shared_view(made, documents, "patroni", {h.name for h in site.database_hosts})
     _kea(made, documents, site)
     _certificates(made, documents, now)
+    _software(made, documents)
     return made
 
 
@@ -142,3 +157,30 @@ def _certificates(made: Report, documents: Mapping[str, Mapping[str, Any]], now:
             made.certificates[host][name] = days
             if days < CERTIFICATE_DAYS:
                 made.problems.append(f"{host}: certificate {name} ends in {days} days: raise tls.epoch")
+
+
+def _software(made: Report, documents: Mapping[str, Mapping[str, Any]]) -> None:
+    """Take over which versions run, and warn of what waits for a restart or does not work together."""
+    for host, document in documents.items():
+        said = document.get("software") or {}  # an applier from before has none
+        if "error" in said:
+            made.warnings.append(f"{host}: software: {said['error']}")
+            continue
+        made.software[host] = dict(said)
+        made.warnings += [
+            f"{host}: {of['name']} runs {of['running'] or 'an unknown version'}, installed since it started: "
+            f"{', '.join(of['newer'])}; restart it: {RESTARTED_BY[program].format(stack=made.stack, host=host)}"
+            for program, of in said.items()
+            if of["newer"]
+        ]
+    pairs = [(etcd, patroni) for etcd in running(made, "etcd") for patroni in running(made, "patroni")]
+    made.warnings += [why for pair in pairs if (why := etcd_patroni_mismatch(*pair))]
+
+
+def running(made: Report, program: str) -> dict[str, list[str]]:
+    """Return which versions of a program run, and on which hosts each."""
+    found: dict[str, list[str]] = {}
+    for host, programs in made.software.items():
+        if version := programs.get(program, {}).get("running"):
+            found.setdefault(version, []).append(host)
+    return found

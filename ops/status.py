@@ -16,7 +16,7 @@ from rich.text import Text
 from keadb.bundle import applier_command
 from keadb.site import Host, Site
 from ops import sites
-from ops.health import Answer, Report, report
+from ops.health import Answer, Report, report, running
 from ops.secrets import DEPLOY_KEY, secret_values
 from ops.stacks import Stack
 
@@ -104,10 +104,13 @@ def show(made: Report, console: Console) -> None:
     console.print(_postgresql(made.patroni), _etcd(made.etcd), sep="\n\n")
     console.print()
     console.print(f"Kea schema   {made.kea.get('schema', '?')}, reservations {made.kea.get('reservations', '?')}")
+    console.print("Software    ", _software_line(made), highlight=False, soft_wrap=True)
     console.print("Certificates", _certificate_line(made.certificates), highlight=False, soft_wrap=True)
     console.print("Connect      ", made.conninfo, sep="", highlight=False, soft_wrap=True)
     for problem in made.problems:
         console.print(Text("! " + problem, style="red"), soft_wrap=True)
+    for warning in made.warnings:
+        console.print(Text("* " + warning, style="yellow"), soft_wrap=True)
 
 
 def _postgresql(patroni: Mapping[str, Any]) -> Table:
@@ -145,6 +148,17 @@ def _etcd(etcd: Mapping[str, Any]) -> Table:
             " ".join(member["alarms"]),
         )
     return table
+
+
+def _software_line(made: Report) -> str:
+    """Return each program with the version that runs; where hosts differ, all of them with their hosts."""
+    names = {key: of["name"] for programs in made.software.values() for key, of in programs.items()}
+    parts = []
+    for key, name in sorted(names.items(), key=lambda item: item[1].lower(), reverse=True):
+        versions = running(made, key)
+        told = [version if len(versions) == 1 else f"{version} ({', '.join(h)})" for version, h in versions.items()]
+        parts.append(f"{name} {' and '.join(told) or '?'}")
+    return ", ".join(parts) or "none seen"
 
 
 def _certificate_line(certificates: Mapping[str, Mapping[str, int]]) -> str:
