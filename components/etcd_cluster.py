@@ -128,7 +128,7 @@ def etcd_bundle(site: Site, host: Host) -> Bundle:
             hold=runs_on.packages["etcd"],
             mask=runs_on.mask["etcd"],
         ),
-        files=files | program_file("etcd", shown="etcd", unit=UNIT, packages=runs_on.packages["etcd"]),
+        files=files | program_file("etcd", shown="etcd", unit=UNIT, packages=runs_on.runs["etcd"]),
         tls={"etcd": _TLS},
         units={UNIT: Unit(start=Start.CLUSTER, restart_on=tuple(restart_on))},
         steps=steps,

@@ -109,12 +109,12 @@ def patroni_bundle(site: Site, host: Host) -> Bundle:
                     version_dir=posixpath.dirname(data_dir),
                 )
             ),
-            **program_file("patroni", shown="Patroni", unit=UNIT, packages=on.packages["patroni"], interpreted=True),
+            **program_file("patroni", shown="Patroni", unit=UNIT, packages=on.runs["patroni"], interpreted=True),
             **program_file(
                 "postgresql",
                 shown="PostgreSQL",
                 pid_file=f"{data_dir}/postmaster.pid",
-                packages=on.packages["postgresql"],
+                packages=on.runs["postgresql"],
             ),
         },
         tls={name: TlsUse(**paths, owner="postgres", group="postgres") for name, paths in tls.items()},

@@ -25,9 +25,10 @@ APPLIER = "/usr/lib/keadb/keadb-apply"
 SECRET_PLACEHOLDER = re.compile(r"@secret:([a-z][a-z0-9_]*)@")
 """Where the applier puts a secret while it writes a file."""
 
-
 PROGRAMS = "/etc/keadb/programs"
 """Where bundles say which programs of a cluster run on a host (``hostkit.software``), one file each."""
+
+
 def applier_command(*words: str) -> str:
     """Return the command line by which the deploy user runs the applier; sudo's rule on the host allows no other."""
     return " ".join(("sudo", "-n", APPLIER, *words))

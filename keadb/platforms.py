@@ -19,7 +19,8 @@ class Platform:
 
     ``packages`` maps a service (base, time, etcd, patroni, postgresql, postgresql_client, kea_admin) to what is
     installed; an empty tuple means "not from a package". ``pins`` maps a program, as the site file names it under
-    ``packages``, to the packages that take its version. ``mask`` maps a service to units that its packages would
+    ``packages``, to the packages that take its version; ``runs`` maps a service to those that its process is made of.
+    ``mask`` maps a service to units that its packages would
     start by themselves. ``ran`` says whether anybody has run keadb there; ``note`` says what to know before.
     """
 
@@ -33,6 +34,7 @@ class Platform:
     etcd_from_archive: bool
     packages: Mapping[str, tuple[str, ...]]
     pins: Mapping[str, tuple[str, ...]]
+    runs: Mapping[str, tuple[str, ...]]
     mask: Mapping[str, tuple[str, ...]]
     pg_bindir: str
     etcd_bindir: str
@@ -51,6 +53,7 @@ class Platform:
         return tuple(f"{name}={wanted[name]}" if name in wanted else name for name in self.packages[service])
 
 
+_PATRONI = ("patroni", "python3-etcd", "python3-psycopg2")
 _BASE = ("ca-certificates", "iproute2", "openssl", "python3", "sudo")
 
 
@@ -65,6 +68,7 @@ def _debian_13(postgresql: int) -> Platform:
         etcd_from_archive=False,
         packages=_packages(postgresql, etcd=("etcd-client", "etcd-server"), kea_admin=("kea-admin", "kea-common")),
         pins=_pins(postgresql, etcd=("etcd-client", "etcd-server"), kea_admin=("kea-admin", "kea-common")),
+        runs=_runs(postgresql, etcd=("etcd-server",)),
         mask=_MASK,
         pg_bindir=f"/usr/lib/postgresql/{postgresql}/bin",
         etcd_bindir="/usr/bin",
@@ -82,6 +86,7 @@ def _ubuntu_24_04(postgresql: int) -> Platform:
         etcd_from_archive=True,  # the distribution has no etcd 3.5
         packages=_packages(postgresql, etcd=(), kea_admin=("isc-kea-admin", "isc-kea-common")),
         pins=_pins(postgresql, etcd=(), kea_admin=("isc-kea-admin", "isc-kea-common")),
+        runs=_runs(postgresql, etcd=()),
         mask=_MASK,
         pg_bindir=f"/usr/lib/postgresql/{postgresql}/bin",
         etcd_bindir="/usr/lib/keadb/etcd",
@@ -95,7 +100,7 @@ def _packages(postgresql: int, *, etcd: tuple[str, ...], kea_admin: tuple[str, .
             "base": _BASE,
             "time": ("chrony",),
             "etcd": etcd,
-            "patroni": ("patroni", "python3-etcd", "python3-psycopg2"),
+            "patroni": _PATRONI,
             "postgresql": (f"postgresql-{postgresql}", client),
             "postgresql_client": (client,),
             "kea_admin": (*kea_admin, client),  # kea-admin runs psql and does not depend on it
@@ -113,6 +118,10 @@ def _pins(postgresql: int, *, etcd: tuple[str, ...], kea_admin: tuple[str, ...])
             "kea_admin": kea_admin,
         }
     )
+
+
+def _runs(postgresql: int, *, etcd: tuple[str, ...]) -> Mapping[str, tuple[str, ...]]:
+    return MappingProxyType({"etcd": etcd, "patroni": _PATRONI, "postgresql": (f"postgresql-{postgresql}",)})
 
 
 _MASK: Mapping[str, tuple[str, ...]] = MappingProxyType(

@@ -1,4 +1,4 @@
-"""Second versions of packages that run in the lab: the same files under a higher version, in a repository on hosts."""
+"""Second versions of packages that run in the lab: the same files, a higher version, a repository on each host."""
 
 from __future__ import annotations
 

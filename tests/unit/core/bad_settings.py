@@ -11,6 +11,9 @@ DAY = 'a day from 2020 to 2100 as "YYYY-MM-DD"'
 HOST_KEY = 'one line "ssh-ed25519 AAAA..." as in /etc/ssh/ssh_host_ed25519_key.pub'
 OWN = "parameters that keadb does not set itself"
 ARCHIVE = {"url": "https://example.com/etcd.tar.gz", "sha256": "0" * 64}
+PACKAGE = 'the full version of a package as "apt-cache madison PACKAGE" shows it, quoted, such as "15.14-0+deb12u1"'
+FIT = "versions of etcd and Patroni that work together"
+MISMATCH = "etcd 3.5.28-1 (from 3.5.28 on) needs Patroni 4.1.1, not 4.0.7-3~deb13u1: it asks for authentication"
 DB1, DB2 = "hosts/lab-kea-db-01", "hosts/lab-kea-db-02"
 
 SETTINGS: dict[str, tuple[Data, str]] = {
@@ -116,6 +119,78 @@ SETTINGS: dict[str, tuple[Data, str]] = {
     "Kea that the platform does not carry": (
         put(ha(), "kea/version", "3.0"),
         says("kea.version", "is a version that debian-13 does not carry", '"3.0"', '"2.6"'),
+    ),
+    "version of a program that is none": (
+        put(ha(), "packages/patrony", "4.0.7-3"),
+        says(
+            "packages.patrony",
+            'is not a known key; did you mean "patroni"?',
+            '"4.0.7-3"',
+            "etcd, patroni, postgresql, kea_admin",
+        ),
+    ),
+    "version that YAML made a number": (
+        put(ha(), "packages/postgresql", 15.14),
+        says("packages.postgresql", "is not text", "15.14", PACKAGE),
+    ),
+    "version with an option in it": (
+        put(ha(), "packages/patroni", "4.0 --force"),
+        says("packages.patroni", "is not of the right form", '"4.0 --force"', PACKAGE),
+    ),
+    "Patroni below the floor": (
+        put(ha(), "packages/patroni", "3.3.2-1"),
+        says(
+            "packages.patroni",
+            f"is too old: patroni 3.3.2-1 is below 4.0: {FLOORS['patroni'].reason}",
+            '"3.3.2-1"',
+            "4.0 or later",
+        ),
+    ),
+    "PostgreSQL of another major version": (
+        put(ha(), "packages/postgresql", "17.2-1"),
+        says(
+            "packages.postgresql",
+            "is of another major version",
+            '"17.2-1"',
+            "a version of PostgreSQL 15 (postgresql.version)",
+        ),
+    ),
+    "kea-admin of another version than the servers": (
+        put(ha(), "packages/kea_admin", "3.0.1-1"),
+        says(
+            "packages.kea_admin",
+            "is of another version than the Kea servers",
+            '"3.0.1-1"',
+            "a version of Kea 2.6 (kea.version)",
+        ),
+    ),
+    "etcd and Patroni that do not work together": (
+        put(put(ha(), "packages/etcd", "3.5.28-1"), "packages/patroni", "4.0.7-3~deb13u1"),
+        says("packages.patroni", f"does not fit: {MISMATCH}", '"4.0.7-3~deb13u1"', FIT),
+    ),
+    "package of etcd where an archive is": (
+        put(put(put(ha(), "platform", "ubuntu-24.04"), "kea/version", "3.0"), "etcd/archive", ARCHIVE)
+        | {"packages": {"etcd": "3.5.16-4"}},
+        says(
+            "packages.etcd",
+            "names a package that ubuntu-24.04 does not have",
+            '"3.5.16-4"',
+            "nothing: etcd.archive says which etcd runs",
+        ),
+    ),
+    "archive of an etcd that does not fit Patroni": (
+        put(
+            put(put(ha(), "platform", "ubuntu-24.04"), "kea/version", "3.0"),
+            "etcd/archive",
+            ARCHIVE | {"url": "https://example.com/etcd-v3.6.1-linux-amd64.tar.gz"},
+        )
+        | {"packages": {"patroni": "4.1.0-1"}},
+        says(
+            "packages.patroni",
+            "does not fit: etcd 3.6.1 (from 3.5.28 on) needs Patroni 4.1.1, not 4.1.0-1: it asks for authentication",
+            '"4.1.0-1"',
+            FIT,
+        ),
     ),
     "parameter with a key of its own": (
         put(ha(), "postgresql/parameters", {"max_connections": 200}),

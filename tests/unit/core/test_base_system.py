@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import subprocess
+from pathlib import Path
 
 import pytest
 
-from components.base_system import JOURNALD, NEEDRESTART, UNATTENDED, base_bundle
+from components.base_system import JOURNALD, NEEDRESTART, POLICY, UNATTENDED, base_bundle
 from keadb.site import Site, load_site
 from tests.unit.core.samples import ha, put
 from tests.unit.core.samples import site as sample
@@ -67,3 +69,27 @@ class TestNeedrestart:
             assert ours.search(unit), unit
         for unit in ("ssh.service", "cron.service", "my-patroni.service", "systemd-journald.service"):
             assert not ours.search(unit), unit
+
+
+class TestPolicy:
+    """Asked by maintainer scripts, by the name of an init script or of a unit, before they act on a service."""
+
+    @staticmethod
+    def answer(folder: Path, *argv: str) -> int:
+        """Return what the script answers: 101 is no, 104 is yes."""
+        script = folder / "policy-rc.d"
+        script.write_text(content(sample(), POLICY))
+        return subprocess.run(["/bin/sh", "-u", script, *argv], check=False).returncode
+
+    @pytest.mark.parametrize("name", ["patroni", "patroni.service", "etcd.service", "postgresql@15-*", "keadb-etcd"])
+    def test_packages_do_not_touch_members(self, tmp_path: Path, name: str) -> None:
+        assert self.answer(tmp_path, name, "restart") == 101
+        assert self.answer(tmp_path, "--quiet", name, "(stop)", "2") == 101
+
+    @pytest.mark.parametrize("name", ["ssh", "ssh.service", "cron", "my-patroni.service", "etcdctl"])
+    def test_everything_else_goes_on(self, tmp_path: Path, name: str) -> None:
+        assert self.answer(tmp_path, name, "restart") == 104
+        assert self.answer(tmp_path) == 104
+
+    def test_it_can_be_run(self) -> None:
+        assert base_bundle(sample(), sample().control_host).files[POLICY].mode == "0755"

@@ -75,6 +75,8 @@ def test_platforms() -> None:
     assert debian.packages["postgresql"] == ("postgresql-15", "postgresql-client-15")
     assert debian.packages["etcd"] == ("etcd-client", "etcd-server")
     assert debian.pg_bindir == "/usr/lib/postgresql/15/bin"
+    for program, packages in debian.pins.items():
+        assert set(packages) <= set(debian.packages[program]), program
     assert debian.ran
     ubuntu = platforms.platform("ubuntu-24.04", postgresql=17)
     assert ubuntu.pg_bindir == "/usr/lib/postgresql/17/bin"

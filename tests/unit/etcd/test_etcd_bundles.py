@@ -107,7 +107,7 @@ class TestConfiguration:
 class TestStaged:
     def test_the_distributions_unit_is_masked_and_ours_belongs_to_the_cluster_steps(self) -> None:
         bundle = staged()
-        assert bundle.packages.install == ("etcd-client", "etcd-server")
+        assert bundle.packages.install == bundle.packages.hold == ("etcd-client", "etcd-server")
         assert bundle.packages.mask == ("etcd.service",)
         assert list(bundle.units) == ["keadb-etcd.service"]
         assert bundle.units["keadb-etcd.service"].start is Start.CLUSTER
@@ -158,6 +158,13 @@ class TestStaged:
 
     def test_bundles_hold_no_secret_placeholder_for_etcd_itself(self) -> None:
         assert staged().secrets == ()
+
+
+def test_a_pinned_version_is_that_of_all_packages_of_etcd() -> None:
+    """What is held has no version: it is whatever was installed."""
+    packages = staged(data=put(ha(), "packages/etcd", "3.5.16-5")).packages
+    assert packages.install == ("etcd-client=3.5.16-5", "etcd-server=3.5.16-5")
+    assert packages.hold == ("etcd-client", "etcd-server")
 
 
 class TestArchive:

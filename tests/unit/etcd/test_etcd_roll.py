@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from hostkit import due, etcd_form, etcd_roll
+from hostkit import due, etcd_form, etcd_roll, software
 from hostkit.errors import HostError, Refused
 from tests.unit.etcd.etcd_fakes import ADDRESSES, UNIT, FakeCluster, HostRoot
 
@@ -142,3 +142,21 @@ def test_cut_before_it_was_seen_healthy_it_is_restarted_again(
     etcd_roll.main(hosts[DB2].ctx, [])
     assert hosts[DB2].system.commands.count(RESTART) == 2
     assert due.due(hosts[DB2].ctx, UNIT) == ()
+
+
+def test_an_upgraded_package_is_a_reason_like_a_file(
+    hosts: dict[str, HostRoot],
+    rolling: FakeCluster,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """In the same turn; what nobody recorded is read from the process, so a restart is all that clears it."""
+    assert rolling.quorum
+    due.clear(hosts[DB2].ctx, UNIT)
+    package = "etcd-server 3.5.17-1"
+    monkeypatch.setattr(software, "newer", lambda _ctx, key: (package,) if key == "etcd" else ())
+    etcd_roll.main(hosts[DB2].ctx, [])
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["restarted_for"] == [package]
+    assert f"{UNIT} on {DB2} is due for a restart ({package}): restarting" in captured.err
+    assert hosts[DB2].system.commands.count(RESTART) == 1

@@ -16,7 +16,7 @@ from hostkit.errors import HostError
 from hostkit.system import Completed, RealSystem, failed
 
 HOST = "lab-kea-db-01"
-_READS = {"show", "dpkg-query", "--audit", "journalctl"}
+_READS = {"show", "dpkg-query", "--audit", "journalctl", "madison"}
 
 
 class Cut(BaseException):
@@ -54,6 +54,8 @@ class FakeSystem:
     root: Path
     units: dict[str, FakeUnit] = field(default_factory=dict)
     packages: dict[str, str] = field(default_factory=dict)
+    offered: dict[str, list[str]] = field(default_factory=lambda: {"pinned": ["2.0", "1.0"]})
+    """Versions of packages that the package sources have; only a version that is asked for is looked up."""
     held: set[str] = field(default_factory=set)
     users: dict[str, int] = field(default_factory=dict)
     journal: str = ""
@@ -91,6 +93,7 @@ class FakeSystem:
             "dpkg-query": self._dpkg_query,
             "dpkg": lambda a: Completed(0, self.audit if "--audit" in a else "", ""),
             "apt-get": self._apt,
+            "apt-cache": self._madison,
             "apt-mark": self._hold,
             "systemd-sysusers": self._sysusers,
             "systemd-tmpfiles": lambda _: Completed(0, "", ""),
@@ -209,6 +212,10 @@ class FakeSystem:
                 package, _, version = name.partition("=")
                 self.packages[package] = version or "1.0"
         return Completed(0, "", "")
+
+    def _madison(self, argv: Sequence[str]) -> Completed:
+        lines = [f" {n} | {v} | file:/srv Packages\n" for n in argv[2:] for v in self.offered.get(n, ())]
+        return Completed(0, "".join(lines), "")
 
     def _hold(self, argv: Sequence[str]) -> Completed:
         self.held.update(argv[2:])

@@ -81,3 +81,11 @@ def test_change_of_roles_runs_the_schemas_proof_again(data: dict[str, Any]) -> N
     after = kea_bundles(site(data))["us3-kea-witness"][0].inputs
     assert set(before) == {"us3-kea-db-01/kea-roles", "us3-kea-db-02/kea-roles"}
     assert all(before[name] != after[name] for name in before)
+
+
+def test_kea_admin_and_the_client_get_their_pinned_versions(data: dict[str, Any]) -> None:
+    """kea-admin with what it depends on in exactly its version; the client as on the database hosts."""
+    data["packages"] = {"kea_admin": "3.0.1-1", "postgresql": "15.15-1"}
+    packages = kea_bundles(site(data))["us3-kea-witness"][-1].packages
+    assert packages.install == ("isc-kea-admin=3.0.1-1", "isc-kea-common=3.0.1-1", "postgresql-client-15=15.15-1")
+    assert packages.hold == ("isc-kea-admin", "isc-kea-common", "postgresql-client-15")

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import copy
+import io
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from keadb.site import Site
 from keadb.stackfile import read_stack
 from ops.exits import Exit
 from ops.health import Answer, Report, report
+from ops.status import show
 
 STACK_FILE = Path(__file__).parents[3] / "Pulumi.us3.yaml"
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
@@ -111,3 +114,69 @@ def test_each_part_that_is_wrong_is_a_reason(
     found = made(site, documents)
     assert problem in found.problems
     assert found.exit_code == Exit.FAILED
+
+
+def program(name: str, running: str | None, *newer: str) -> dict[str, Any]:
+    return {"name": name, "running": running, "installed": {}, "newer": list(newer)}
+
+
+@pytest.fixture
+def versions(documents: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    for host, document in documents.items():
+        document["software"] = {"etcd": program("etcd", "3.5.16")}
+        if host != WITNESS:
+            document["software"] |= {
+                "patroni": program("Patroni", "4.0.7"),
+                "postgresql": program("PostgreSQL", "15.14"),
+            }
+    return documents
+
+
+def screen(found: Report) -> str:
+    out = io.StringIO()
+    show(found, Console(file=out, width=200))
+    return out.getvalue()
+
+
+def test_running_versions_stand_in_one_line(site: Site, versions: dict[str, Any]) -> None:
+    found = made(site, versions)
+    assert "Software     PostgreSQL 15.14, Patroni 4.0.7, etcd 3.5.16\n" in screen(found)
+    assert found.as_dict()["software"][WITNESS]["etcd"]["running"] == "3.5.16"
+    versions[DB_2]["software"]["postgresql"]["running"] = "15.15"
+    versions[DB_2]["software"]["patroni"]["running"] = versions[DB_1]["software"]["patroni"]["running"] = None
+    line = f"Software     PostgreSQL 15.14 ({DB_1}) and 15.15 ({DB_2}), Patroni ?, etcd 3.5.16\n"
+    assert line in screen(made(site, versions))
+
+
+def test_what_waits_for_a_restart_is_a_warning_and_no_illness(site: Site, versions: dict[str, Any]) -> None:
+    versions[DB_1]["software"]["postgresql"]["newer"] = ["postgresql-15 15.15-1"]
+    versions[WITNESS]["software"]["etcd"] = program("etcd", None, "etcd-server 3.5.17-1")
+    found = made(site, versions)
+    assert found.exit_code == Exit.OK
+    postgresql = "postgresql-15 15.15-1; restart it: keadb restart --stack us3 --rolling"
+    etcd = f"etcd-server 3.5.17-1; restart it: keadb drift --stack us3 --restore {WITNESS}:bundle:etcd-roll"
+    assert found.as_dict()["warnings"] == [
+        f"{DB_1}: PostgreSQL runs 15.14, installed since it started: {postgresql}",
+        f"{WITNESS}: etcd runs an unknown version, installed since it started: {etcd}",
+    ]
+    assert "* us3-kea-db-01: PostgreSQL runs 15.14" in screen(found)
+
+
+def test_a_pair_of_versions_that_does_not_work_together_is_a_warning_once(
+    site: Site, versions: dict[str, Any]
+) -> None:
+    assert made(site, versions).warnings == []
+    versions[DB_1]["software"]["etcd"]["running"] = "3.5.28"
+    found = made(site, versions)
+    assert found.warnings == [
+        "etcd 3.5.28 (from 3.5.28 on) needs Patroni 4.1.1, not 4.0.7: it asks for authentication"
+    ]
+    assert found.exit_code == Exit.OK
+
+
+def test_software_that_cannot_be_told_is_a_warning(site: Site, versions: dict[str, Any]) -> None:
+    versions[DB_1]["software"] = {"error": "no dpkg"}
+    del versions[DB_2]["software"]  # an applier from before
+    found = made(site, versions)
+    assert found.warnings == [f"{DB_1}: software: no dpkg"]
+    assert list(found.software) == [DB_2, WITNESS]

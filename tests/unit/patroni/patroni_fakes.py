@@ -161,6 +161,8 @@ class FakePatroni:
         self.answers: dict[tuple[str, str], tuple[int, str]] = {}
         """What a node answers to a POST without doing it."""
         self.on_act: Callable[[str, str], None] = lambda _name, _path: None
+        self.starts = {DB1: 1, DB2: 1}
+        """How often each node's PostgreSQL was started."""
         self.running_values: dict[str, dict[str, int]] = {}
         """Limits that each node's PostgreSQL was started with; set, restarts are flagged as Patroni flags them."""
         self._seen = 1000
@@ -221,6 +223,7 @@ class FakePatroni:
     def _started(self, name: str) -> None:
         """A node starts with the declared limits; a standby with no less than its leader has."""
         self.pending.pop(name, None)
+        self.starts[name] += 1
         for limit in self.running_values.get(name, ()):
             wanted = int(self.config["postgresql"]["parameters"].get(limit, 8))
             least = 0 if name == self.leader or self.leader is None else self.running_values[self.leader][limit]
@@ -264,6 +267,8 @@ class FakePatroni:
         state = self.states.get(name, "starting")
         node: dict[str, Any] = {"state": state, "role": "replica", "dcs_last_seen": self._seen}
         node["timeline"] = self.timelines[name]
+        node |= {"postmaster_start_time": f"2026-11-23 10:00:{self.starts[name]:02}+00:00", "server_version": 150014}
+        node["patroni"] = {"version": "4.0.7", "scope": "lab"}
         if name == self.leader:
             node["role"] = "primary"
         elif state == "streaming":
@@ -333,6 +338,10 @@ class FakeEtcd:
             else:
                 del self.keys[_text(request["request_delete_range"]["key"])]
         return {"succeeded": True}
+
+    def _deleterange(self, body: dict[str, str]) -> dict[str, Any]:
+        self.keys.pop(_text(body["key"]), None)
+        return {}
 
     def _grant(self, body: dict[str, str]) -> dict[str, Any]:
         return {"ID": "77", "TTL": body["TTL"]}

@@ -125,6 +125,21 @@ class TestStaged:
         assert {"postgresql.service", "patroni.service"} == set(bundle.packages.mask)
         assert set(bundle.packages.hold) == set(bundle.packages.install)
 
+    def test_pinned_versions_are_those_of_the_packages_built_together(self) -> None:
+        pins = {"patroni": "4.0.8-1", "postgresql": "15.15-1"}
+        site = site_of(put(ha(), "packages", pins))
+        packages = pg.patroni_bundle(site, site.hosts[DB1]).packages
+        assert packages.install == (
+            *("postgresql-15=15.15-1", "postgresql-client-15=15.15-1"),
+            *("patroni=4.0.8-1", "python3-etcd", "python3-psycopg2"),
+        )
+        assert packages.hold == tuple(name.partition("=")[0] for name in packages.install)
+
+    def test_a_pin_changes_nothing_else(self) -> None:
+        """No file: the restart that it takes is not one for a file."""
+        before, after = site_of(ha()), site_of(put(ha(), "packages/patroni", "4.0.8-1"))
+        assert changed_lines(before, after) == {}
+
     def test_the_cluster_of_the_distribution_is_prevented_before_its_packages_come(self) -> None:
         first, second = pg.patroni_bundles(site_of(ha()))[DB1][:2]
         assert first.packages.install == ()

@@ -15,7 +15,7 @@ from hostkit.patroni_converge import difference
 from hostkit.patroni_parameters import needs_restart
 from keadb.site import load_site
 from tests.unit.core.samples import ha, put
-from tests.unit.patroni.patroni_fakes import DB1, DB2, REST_PASSWORD, WITNESS, World
+from tests.unit.patroni.patroni_fakes import DB1, DB2, ETCD_PASSWORD, REST_PASSWORD, WITNESS, World
 
 
 def converge(world: World) -> int:
@@ -124,7 +124,7 @@ class TestConverge:
 
     def test_the_password_is_only_sent_with_a_change(self, running: World) -> None:
         store = running.folder / WITNESS / "var/lib/keadb/secrets.json"
-        store.unlink()
+        store.write_text(json.dumps({"etcd_patroni_password": ETCD_PASSWORD}))
         assert converge(running) == 0
         declare(running, "patroni/loop_wait", 4)
         with pytest.raises(HostError, match="patroni_rest_password") as caught:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from hostkit import due, patroni_form, patroni_turn
+from hostkit import due, patroni_form, patroni_turn, software
 from hostkit.errors import HostError
 from tests.unit.patroni.patroni_fakes import DB1, DB2, UNIT, World
 
@@ -107,3 +107,16 @@ def test_a_start_reads_everything(world: World) -> None:
     form(world, DB2)
     assert world.systems[DB2].verbs == ["reset-failed", "start"]
     assert due.due(world.ctx(DB2), UNIT) == ()
+
+
+def test_an_upgraded_package_restarts_it_in_turn(
+    stale: Callable[..., World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is recorded for it; a leader hands over as for a file."""
+    world = stale()
+    package = "patroni 4.0.8-1"
+    monkeypatch.setattr(software, "newer", lambda _ctx, key: (package,) if key == "patroni" else ())
+    assert form(world, DB1) == 0
+    assert [path for _, path, _ in world.patroni.acts] == ["/switchover"]
+    assert world.systems[DB1].verbs == ["restart"]
+    assert world.etcd.keys[DECLARED + DB1] == "done"
