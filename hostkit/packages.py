@@ -107,13 +107,18 @@ def converge(ctx: Context, packages: bundle.Packages) -> list[str]:
 def _steps(ctx: Context, names: Iterable[str]) -> list[str]:
     """Return the packages in words, with the version that is left and the one that is asked for."""
     names = list(names)
-    have = {package: version for package, (_, status, version) in known(ctx, names).items() if status == "installed"}
+    have = _installed(ctx, names)
 
     def step(name: str) -> str:
         package, _, version = name.partition("=")
         return f"{package} {have[package]} => {version}" if version and package in have else name
 
     return [step(name) for name in names]
+
+
+def _installed(ctx: Context, names: Iterable[str]) -> dict[str, str]:
+    """Return the versions of those of these packages that are wholly installed."""
+    return {package: version for package, (_, status, version) in known(ctx, names).items() if status == "installed"}
 
 
 def _require_versions(ctx: Context, names: Iterable[str]) -> None:
@@ -128,10 +133,10 @@ def _require_versions(ctx: Context, names: Iterable[str]) -> None:
     for row in rows:
         if len(row) == 3 and not row[2].endswith(" Sources") and row[1] not in offered.get(row[0], [row[1]]):  # noqa: PLR2004 - the three of a line
             offered[row[0]].append(row[1])
-    have = known(ctx, wanted)
+    have = _installed(ctx, wanted)
     problems = [
         f"{name}: wanted is version {version}, the package sources have {', '.join(offered[name]) or 'none'}"
-        f" (installed: {have[name][2] or 'none' if name in have else 'none'})"
+        f" (installed: {have.get(name, 'none')})"
         for name, version in wanted.items()
         if version not in offered[name]
     ]
