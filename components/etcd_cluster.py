@@ -16,6 +16,7 @@ import pulumi
 
 from keadb import naming
 from keadb.bundle import APPLIER, Bundle, File, Packages, Probe, Start, Step, TlsUse, Unit, program_file
+from keadb.logins import ETCD_PATRONI
 from keadb.platforms import platform
 from keadb.templating import render
 
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 
 CLIENT_PORT = 2379
 PEER_PORT = 2380
-PATRONI_USER = "patroni"
-"""etcd's user and role for Patroni."""
+PATRONI_ROLE = "patroni"
+"""etcd's role for Patroni, which both logins of the pair have."""
 
 UNIT = "keadb-etcd.service"
 """A unit of our own: the distribution's stays masked, so no package upgrade starts or changes it."""
@@ -155,7 +156,7 @@ def etcd_form_bundle(site: Site, host: Host, staged: Mapping[str, str]) -> Bundl
         units[_LEAD_TIMER] = Unit(restart_on=(timer,))
     secrets = [*_root_password(site, host)]
     if sets_up_auth:
-        secrets.append("etcd_patroni_password")
+        secrets.append(ETCD_PATRONI.secret(ETCD_PATRONI.active(site.logins)))
     return Bundle(
         name="etcd-form",
         host=host.name,
@@ -233,7 +234,9 @@ def _plan(site: Site, host: Host, *, sets_up_auth: bool, leads: bool) -> str:
         "tls": {"cert": _TLS.cert, "key": _TLS.key, "ca": _TLS.ca},
         "sets_up_auth": sets_up_auth,
         "leads": leads,
-        "patroni_user": PATRONI_USER,
+        "patroni_role": PATRONI_ROLE,
+        "patroni_user": ETCD_PATRONI.login(ETCD_PATRONI.active(site.logins)),
+        "patroni_secret": ETCD_PATRONI.secret(ETCD_PATRONI.active(site.logins)),
         "patroni_prefix": patroni_prefix(site),
         "birth_seconds": _BIRTH_SECONDS,
         "health_seconds": _HEALTH_SECONDS,
@@ -262,10 +265,11 @@ class EtcdCluster(pulumi.ComponentResource):
     """The site's etcd cluster: staged members, all brought into force in parallel, restarted one after the other.
 
     Creates three commands an etcd host. ``formed`` is what users of etcd wait for: a quorum with all declared
-    members that run what is on disk, and Patroni's user with its rights.
+    members that run what is on disk, and Patroni's user with its rights. ``opened`` has no more than that user.
     """
 
     formed: list[pulumi.Resource]
+    opened: pulumi.Resource
 
     def __init__(self, args: EtcdClusterArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         """Register the cluster under the site's name."""
@@ -275,9 +279,12 @@ class EtcdCluster(pulumi.ComponentResource):
         bundles = etcd_bundles(args.site)
         # Members are born together or not at all: none may try before all are staged.
         staged = [args.hosts[name].apply(stage, parent=self) for name, (stage, _, _) in bundles.items()]
-        done: list[pulumi.Resource] = [
-            args.hosts[name].apply(form, depends_on=staged, parent=self) for name, (_, form, _) in bundles.items()
-        ]
+        formed: dict[str, pulumi.Resource] = {
+            name: args.hosts[name].apply(form, depends_on=staged, parent=self)
+            for name, (_, form, _) in bundles.items()
+        }
+        self.opened = formed[auth_host(args.site).name]
+        done = [*formed.values()]
         # Turns: each waits for the one before it, so never are two members down at once.
         for name, (_, _, roll) in bundles.items():
             done = [*done, args.hosts[name].apply(roll, depends_on=done, parent=self)]

@@ -16,6 +16,7 @@ import pulumi
 from keadb import naming
 from keadb.bundle import APPLIER, Bundle, File, Packages, Step, plain_json
 from keadb.clients import DATABASE, PORT
+from keadb.logins import KEA_OWNER, KEA_READ, LETTERS
 from keadb.platforms import Platform, platform
 from keadb.versions import KEA_SCHEMA
 
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 ROLES_PLAN = "/etc/keadb/cluster/kea-roles.json"
 DATABASE_PLAN = "/etc/keadb/cluster/kea-database.json"
 CA_FILE = "/etc/keadb/tls/ca.crt"
-OWNER, READER = "kea_owner", "kea_read"
-LETTERS = ("a", "b")
+_PAIRS = (KEA_OWNER, KEA_READ)
+OWNER, READER = KEA_OWNER.user, KEA_READ.user
 READ_TABLES = ("schema_version", "hosts", "dhcp4_options", "dhcp6_options", "ipv6_reservations")
 """What a serving Kea reads, found by granting one by one until it worked on 2.2, 2.6 and 3.0."""
 
@@ -57,7 +58,7 @@ def kea_roles_bundle(site: Site, host: HostSpec) -> Bundle:
         host=host.name,
         files={ROLES_PLAN: File(content=plain_json(plan))},
         steps=(Step(name="kea roles", run=(APPLIER, "kea-roles"), timeout=LEADER_SECONDS + 60),),
-        uses_secrets=_active_secrets(site),
+        uses_secrets=tuple(pair.secret(letter) for pair in _PAIRS for letter in pair.open(site.logins)),
     )
 
 
@@ -66,7 +67,6 @@ def kea_database_bundle(site: Site, host: HostSpec, staged: Mapping[str, str]) -
 
     ``staged`` are the digests of the roles' bundles: whatever they change is proved again by a login.
     """
-    active = {"owner": site.logins.owner, "read": site.logins.read}
     plan = {
         "format": 1,
         "kea": site.kea.version,
@@ -81,8 +81,8 @@ def kea_database_bundle(site: Site, host: HostSpec, staged: Mapping[str, str]) -
         "reader": READER,
         "tables": list(READ_TABLES),
         "logins": {
-            which: {"name": f"kea_{which}_{letter}", "secret": f"kea_{which}_{letter}_password"}
-            for which, letter in active.items()
+            pair.key: {"name": pair.login(pair.active(site.logins)), "secret": pair.secret(pair.active(site.logins))}
+            for pair in _PAIRS
         },
         "timeout": LEADER_SECONDS,
     }
@@ -95,7 +95,7 @@ def kea_database_bundle(site: Site, host: HostSpec, staged: Mapping[str, str]) -
         ),
         files={DATABASE_PLAN: File(content=plain_json(plan))},
         steps=(Step(name="kea schema", run=(APPLIER, "kea-database"), timeout=SCHEMA_SECONDS),),
-        uses_secrets=_active_secrets(site),
+        uses_secrets=tuple(pair.secret(pair.active(site.logins)) for pair in _PAIRS),
         inputs=dict(staged),
     )
 
@@ -143,19 +143,14 @@ def _platform(site: Site) -> Platform:
 
 
 def _logins(site: Site) -> dict[str, dict[str, Any]]:
-    """Return every login of every pair; the inactive one of a pair is closed: no password, no login."""
+    """Return every login of every pair; one that is neither in use nor kept is closed: no password, no login."""
     return {
-        f"{role}_{letter}": {
-            "role": role,
-            "secret": f"{role}_{letter}_password" if letter == active else None,
+        pair.login(letter): {
+            "role": pair.user,
+            "secret": pair.secret(letter) if letter in pair.open(site.logins) else None,
             # Objects that the owner's logins make must belong to the role, not to one of the pair.
-            "set_role": role == OWNER,
+            "set_role": pair is KEA_OWNER,
         }
-        for role, active in ((OWNER, site.logins.owner), (READER, site.logins.read))
+        for pair in _PAIRS
         for letter in LETTERS
     }
-
-
-def _active_secrets(site: Site) -> tuple[str, ...]:
-    """Return the two passwords in use: a host gets no password of a closed login."""
-    return (f"{OWNER}_{site.logins.owner}_password", f"{READER}_{site.logins.read}_password")

@@ -10,6 +10,7 @@ from ipaddress import IPv4Network
 from typing import TYPE_CHECKING, Any
 
 from keadb import memory
+from keadb.logins import ETCD_PATRONI
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -148,13 +149,24 @@ def access_rules(site: Site) -> list[str]:
 def read_at_start(site: Site, host: Host) -> Mapping[str, str]:
     """Return the settings of config.yml that Patroni reads only when it starts: a change of one needs a restart.
 
-    etcd's member list is not among them: Patroni asks etcd for it again and again.
+    etcd's member list is not among them: Patroni asks etcd for it again and again. Nor is the login at etcd: a reload
+    is enough for the next time that Patroni logs in (read in 4.0.7).
     """
     return {
         "scope": site.cluster,
         "name": host.name,
         "namespace": NAMESPACE,
         "data_dir": data_dir(site),
+    }
+
+
+def etcd_login(site: Site) -> dict[str, str]:
+    """Return Patroni's login at etcd: its user, the name of its secret, and the user that is not in use."""
+    active, spare = ETCD_PATRONI.active(site.logins), ETCD_PATRONI.spare(site.logins)
+    return {
+        "user": ETCD_PATRONI.login(active),
+        "secret": ETCD_PATRONI.secret(active),
+        "spare": ETCD_PATRONI.login(spare),
     }
 
 

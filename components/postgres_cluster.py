@@ -3,8 +3,9 @@
 Per-host bundles only stage. Three cluster-level steps follow: the control host puts the declared settings into etcd
 if the cluster was never born (``patroni-settings``), each database host starts Patroni and waits until it runs
 (``patroni-form``), the control host brings the settings into force and waits for the standby (``patroni-converge``).
-What needs a restart of PostgreSQL is brought into force by that last step, node by node. Schema, logins and backups
-are not made here.
+What needs a restart of PostgreSQL is brought into force by that last step, node by node. When all of them use the
+declared login at etcd, the control host removes the other one (``patroni-login``). Schema, logins at PostgreSQL and
+backups are not made here.
 """
 
 from __future__ import annotations
@@ -82,6 +83,7 @@ def patroni_bundle(site: Site, host: Host) -> Bundle:
         rest_port=settings.REST_PORT,
         rest_sources=settings.rest_sources(site),
         etcd=[f"{member.address}:{settings.ETCD_CLIENT_PORT}" for member in site.etcd_hosts],
+        etcd_login=settings.etcd_login(site),
         postgresql_port=settings.POSTGRESQL_PORT,
         bin_dir=on.pg_bindir,
         certificate_logins={
@@ -144,7 +146,7 @@ def patroni_settings_bundle(site: Site) -> Bundle:
         host=host.name,
         files={PLAN: File(content=plain_json(plan))},
         steps=(Step(name="settings for a birth", run=(APPLIER, "patroni-seed"), timeout=60),),
-        uses_secrets=("etcd_patroni_password",),
+        uses_secrets=(settings.etcd_login(site)["secret"],),
     )
 
 
@@ -177,7 +179,7 @@ def patroni_form_bundle(site: Site, host: Host, staged: Mapping[str, str]) -> Bu
                 timeout=BIRTH_SECONDS + COPY_SECONDS + TURN_SECONDS + 60,
             ),
         ),
-        uses_secrets=("etcd_patroni_password", "patroni_rest_password"),
+        uses_secrets=(settings.etcd_login(site)["secret"], "patroni_rest_password"),
         inputs=staged,
     )
 
@@ -203,6 +205,25 @@ def patroni_converge_bundle(site: Site, inputs: Mapping[str, str]) -> Bundle:
     )
 
 
+def patroni_login_bundle(site: Site) -> Bundle:
+    """Return the step that removes Patroni's other login at etcd, on the control host: the last step of a rotation.
+
+    It runs again when the login or its password changes, and for nothing else.
+    """
+    return Bundle(
+        name="patroni-login",
+        host=site.control_host.name,
+        steps=(
+            Step(
+                name="the other login at etcd is closed",
+                run=(APPLIER, "patroni-login"),
+                timeout=2 * CONVERGE_SECONDS + 60,
+            ),
+        ),
+        uses_secrets=("etcd_root_password", settings.etcd_login(site)["secret"]),
+    )
+
+
 def patroni_bundles(site: Site) -> dict[str, list[Bundle]]:
     """Return every bundle of the cluster by host, in the order in which a host gets them."""
     bundles: dict[str, list[Bundle]] = {}
@@ -215,14 +236,15 @@ def patroni_bundles(site: Site) -> dict[str, list[Bundle]]:
     for bundle in formed:
         bundles[bundle.host].append(bundle)
     converged = patroni_converge_bundle(site, _digests(declared, *staged.values(), *formed))
-    bundles[converged.host].append(converged)
+    bundles[converged.host] += [converged, patroni_login_bundle(site)]
     return bundles
 
 
 class PostgresCluster(pulumi.ComponentResource):
-    """The cluster: two commands to stage each database host, one to form it, two for the cluster's settings.
+    """The cluster: two commands to stage each database host, one to form it, three for what the cluster shares.
 
-    ``converged`` is what everything that needs a leader waits for.
+    ``converged`` is what everything that needs a leader waits for. Patroni's configuration waits until its login is
+    open at etcd: one that cannot log in must not lead.
     """
 
     converged: pulumi.Resource
@@ -245,10 +267,11 @@ class PostgresCluster(pulumi.ComponentResource):
 
         databases = [host.name for host in site.database_hosts]
         control = site.control_host.name
-        staged = [apply(host, "patroni", apply(host, "postgresql-prepare")) for host in databases]
+        staged = [apply(host, "patroni", apply(host, "postgresql-prepare"), etcd.opened) for host in databases]
         declared = apply(control, "patroni-settings", *etcd.formed)
         formed = [apply(host, "patroni-form", *staged, declared) for host in databases]
         self.converged = apply(control, "patroni-converge", declared, *formed)
+        apply(control, "patroni-login", self.converged)
         self.register_outputs({"cluster": site.cluster})
 
 
@@ -260,6 +283,7 @@ def _plan(site: Site) -> dict[str, Any]:
         "members": _members(site.database_hosts),
         "rest_port": settings.REST_PORT,
         "etcd_port": settings.ETCD_CLIENT_PORT,
+        "etcd_login": settings.etcd_login(site),
     }
 
 

@@ -45,6 +45,7 @@ LAZY = (
     "patroni-seed",
     "patroni-form",
     "patroni-converge",
+    "patroni-login",
     "patroni-probe",
     "patroni-switchover",
     "patroni-restart",

@@ -121,14 +121,14 @@ class Etcd:
     def __init__(self, member: Member, port: int, *, tls: ssl.SSLContext, seconds: float = REQUEST_SECONDS) -> None:
         self.member = member
         self._seconds = seconds
-        self._port = port
+        self.port = port
         self._tls = tls
         self._token: str | None = None
 
     def call(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """Call the gateway (``/v3/...``); EtcdError for anything but a JSON object with status 200."""
         status, answer = fetch(
-            self.member, self._port, path, tls=self._tls, body=body or {}, token=self._token, seconds=self._seconds
+            self.member, self.port, path, tls=self._tls, body=body or {}, token=self._token, seconds=self._seconds
         )
         if status == _OK and isinstance(answer, dict):
             return answer
@@ -141,7 +141,7 @@ class Etcd:
     def healthy(self) -> tuple[bool, str]:
         """Return whether this member takes part in a quorum and has no alarm, and the reason when it does not."""
         try:
-            _, answer = fetch(self.member, self._port, "/health", tls=self._tls, seconds=self._seconds)
+            _, answer = fetch(self.member, self.port, "/health", tls=self._tls, seconds=self._seconds)
         except Unreachable as e:
             return False, str(e)
         if not isinstance(answer, dict):

@@ -11,7 +11,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from hostkit import etcd_auth, etcd_plan, store
+from hostkit import etcd_auth, etcd_plan
 from hostkit.errors import BadInput, HostError
 from hostkit.etcd_client import CLIENT_TLS, Etcd, EtcdError, member_list, tls_context
 
@@ -74,7 +74,7 @@ def take(ctx: Context, plan: Plan, *, now: float | None = None) -> str:
         return "not taking leadership: there is no leader, or it is none of the declared members"
     # Only the leader itself gives leadership away, and only to one who is as far as it is.
     there = Etcd(leader, plan.client_port, tls=tls)
-    etcd_auth.log_in(there, store.secret(ctx, "etcd_root_password", wanted_by="etcd-lead"))
+    etcd_auth.log_in(ctx, there, wanted_by="etcd-lead")
     there.call("/v3/maintenance/transfer-leadership", {"targetID": str(my_id)})
     return f"took etcd's leadership from {leader.name}"
 

@@ -44,6 +44,7 @@ class Plan:
     ``birth_file`` records a decision to be born until the member is healthy; the unit's condition names it too.
     ``rejoin_file`` has the unit start with ``rejoin_config`` instead of ``config`` while the member joins again.
     ``sets_up_auth`` is true on exactly one host; ``leads`` on the one that etcd's leadership belongs to.
+    ``patroni_user`` is Patroni's login in use, ``patroni_secret`` names its password, ``patroni_role`` its rights.
     ``birth_seconds`` limits the wait for peers, ``health_seconds`` the wait for a quorum.
     """
 
@@ -61,7 +62,9 @@ class Plan:
     tls: Tls
     sets_up_auth: bool
     leads: bool
+    patroni_role: str
     patroni_user: str
+    patroni_secret: str
     patroni_prefix: str
     birth_seconds: float
     health_seconds: float
@@ -131,7 +134,9 @@ def _plan(data: dict[str, Any]) -> Plan:
         tls=Tls(**data["tls"]),
         sets_up_auth=bool(data["sets_up_auth"]),
         leads=bool(data["leads"]),
+        patroni_role=data["patroni_role"],
         patroni_user=data["patroni_user"],
+        patroni_secret=data["patroni_secret"],
         patroni_prefix=data["patroni_prefix"],
         birth_seconds=float(data["birth_seconds"]),
         health_seconds=float(data["health_seconds"]),

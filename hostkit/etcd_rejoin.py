@@ -17,7 +17,7 @@ import sys
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from hostkit import etcd_auth, etcd_birth, files, store
+from hostkit import etcd_auth, etcd_birth, files
 from hostkit.errors import HostError, Refused
 from hostkit.etcd_client import CLIENT_TLS, Etcd, EtcdError, Unreachable, fetch, member_list, tls_context
 
@@ -283,7 +283,7 @@ def _leader(ctx: Context, plan: Plan, among: list[Member], tls: ssl.SSLContext) 
             leader = next((m for m in plan.members if entry_of(plan, m, [entry])), None)
             if leads and int(entry["id"]) == leads and leader is not None:
                 found = Etcd(leader, plan.client_port, tls=tls)
-                etcd_auth.log_in(found, store.secret(ctx, "etcd_root_password", wanted_by="etcd-form"))
+                etcd_auth.log_in(ctx, found, wanted_by="etcd-form")
                 return found
     msg = "etcd has no leader among the members in the site file; members are only changed by a leader"
     raise HostError(msg)

@@ -114,9 +114,8 @@ def _step_aside(ctx: Context, plan: Plan, tls: ssl.SSLContext) -> str:
         target, heir = next(
             (int(m["id"]), heirs[url]) for m in known for url in m.get("peerURLs", ()) if url in heirs
         )
-        password = store.secrets(ctx).get("etcd_root_password")
-        if password is not None:
-            etcd_auth.log_in(here, password)
+        if etcd_auth.ROOT_SECRET in store.secrets(ctx):
+            etcd_auth.log_in(ctx, here, wanted_by="etcd-roll")
         here.call("/v3/maintenance/transfer-leadership", {"targetID": str(target)})
     except (HostError, StopIteration) as e:
         return f"leadership was not handed over before ({e})"

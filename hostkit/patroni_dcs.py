@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from hostkit.context import Context
     from hostkit.patroni_plan import Cluster
 
-USER = "patroni"
-SECRET = "etcd_patroni_password"  # noqa: S105 - the name of the secret, not the secret
 DECLARATIONS = "keadb-form/"
 """Below the cluster's prefix: what each database host found in its data directory, gone after a while."""
 DECLARED_SECONDS = 60
@@ -85,19 +83,20 @@ class Dcs:
 def _logged_in(ctx: Context, cluster: Cluster) -> etcd_client.Etcd:
     """Return the first member that takes our login; EtcdError when none answers, HostError for a wrong password."""
     tls = etcd_client.tls_context(ctx, etcd_client.CLIENT_TLS)
-    password = store.secret(ctx, SECRET, wanted_by="Patroni's settings in etcd")
+    login = cluster.etcd_login
+    password = store.secret(ctx, login.secret, wanted_by="Patroni's settings in etcd")
     problems = []
     for member in cluster.etcd:
         etcd = etcd_client.Etcd(member, cluster.etcd_port, tls=tls)
         try:
-            taken = etcd.log_in(USER, password)
+            taken = etcd.log_in(login.user, password)
         except etcd_client.EtcdError as e:
             problems.append(str(e))
             continue
         if taken:
             return etcd
         # Its peers hold the same users: nothing to try or to wait for.
-        msg = f"etcd on {member.name} does not take the password of its user {USER}"
+        msg = f"etcd on {member.name} does not take the password of its user {login.user}"
         raise HostError(msg)
     msg = f"no etcd member can be used: {'; '.join(problems)}"
     raise etcd_client.EtcdError(msg)

@@ -21,10 +21,19 @@ FORMAT = 1
 
 
 @dataclass(frozen=True)
+class EtcdLogin:
+    """Patroni's login at etcd: user, name of the secret that holds its password, and the pair's other user."""
+
+    user: str
+    secret: str
+    spare: str
+
+
+@dataclass(frozen=True)
 class Cluster:
     """The declared cluster: its name, its database hosts in order of preference, and the ports of its services.
 
-    ``etcd`` lists the hosts that carry etcd.
+    ``etcd`` lists the hosts that carry etcd; ``etcd_login`` is Patroni's login there.
     """
 
     scope: str
@@ -33,6 +42,7 @@ class Cluster:
     rest_port: int
     etcd: tuple[Member, ...]
     etcd_port: int
+    etcd_login: EtcdLogin
 
     @property
     def prefix(self) -> str:
@@ -149,6 +159,7 @@ def _cluster(data: dict[str, Any]) -> Cluster:
         rest_port=int(data["rest_port"]),
         etcd=_members(data["etcd"]),
         etcd_port=int(data["etcd_port"]),
+        etcd_login=EtcdLogin(**data["etcd_login"]),
     )
 
 

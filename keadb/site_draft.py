@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from keadb.site_model import Etcd, Host, Kea, Network, Packages, Patroni, Postgresql, Site, Tls
+from keadb.site_model import Etcd, Host, Kea, Logins, Network, Packages, Patroni, Postgresql, Site, Tls
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +29,7 @@ class Draft:
     packages: Packages | None = None
     kea: Kea | None = None
     tls: Tls | None = None
+    logins: Logins | None = None
     accepted: frozenset[str] = frozenset()
 
     @classmethod

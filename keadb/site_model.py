@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from keadb import site_fields as f
+from keadb.logins import KEPT
 from keadb.versions import KEA_VERSIONS, PLATFORMS, POSTGRESQL_VERSIONS
 
 ROLES = ("database", "etcd", "witness")
@@ -143,10 +144,12 @@ class Tls(_Part):
 
 
 class Logins(_Part):
-    """Which login of each pair is in use."""
+    """Which login of each pair is in use, and which others stay open until their clients have moved."""
 
     owner: Annotated[Literal["a", "b"], f.choice("a", "b")] = "a"
     read: Annotated[Literal["a", "b"], f.choice("a", "b")] = "a"
+    etcd: Annotated[Literal["a", "b"], f.choice("a", "b")] = "a"
+    keep: Annotated[tuple[Annotated[str, f.choice(*KEPT)], ...], f.ordered("a list of logins")] = ()
 
 
 class Acceptance(_Part):

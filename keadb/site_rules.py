@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import date
 from ipaddress import IPv4Address, IPv4Network
 
+from keadb.logins import LETTERS, PAIRS
 from keadb.platforms import platform
 from keadb.postgresql_parameters import reserved_because
 from keadb.problems import Problem, show
@@ -311,7 +312,15 @@ def _tls(draft: Draft) -> Iterator[Problem]:
         yield _problem("tls.epoch", show(str(tls.epoch)), f"{last} or earlier", message)
 
 
+def _logins(draft: Draft) -> Iterator[Problem]:
+    for position, name in enumerate(draft.logins.keep if draft.logins else ()):
+        pair = next(p for p in PAIRS if name in (p.login(letter) for letter in LETTERS))
+        if draft.logins and name == pair.login(pair.active(draft.logins)):
+            allowed = f'"{pair.login(pair.spare(draft.logins))}", or nothing'
+            yield _problem(f"logins.keep.{position}", show(name), allowed, "is the login in use: it is open anyway")
+
+
 _RULES: tuple[Callable[[Draft], Iterator[Problem]], ...] = (
     _names, _addresses, _host_keys, _topology, _failure_domains, _patroni, _etcd, _versions, _packages, _postgresql,
-    _tls,
+    _tls, _logins,
 )  # fmt: skip

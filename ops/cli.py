@@ -17,6 +17,7 @@ import click
 from ops.cluster_commands import COMMANDS
 from ops.drift_command import drift, named, warn_of_refusals
 from ops.exits import CommandError, Exit
+from ops.rotate_command import retire, rotate
 
 if TYPE_CHECKING:
     from datetime import date
@@ -282,7 +283,11 @@ def status(*, name: str, as_json: bool) -> int:
 
 @cli.group()
 def secrets() -> None:
-    """Make and show a stack's secrets (never their values)."""
+    """Make, rotate and show a stack's secrets (never their values)."""
+
+
+secrets.add_command(rotate)
+secrets.add_command(retire)
 
 
 @secrets.command("init")

@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from keadb.secrets import SECRETS, SECRETS_BY_NAME, SecretSpec, fingerprint, generate, problem, ssh_public_key
 
 NAMES = (
-    "deploy_key ca_key fingerprint_key etcd_root_password etcd_patroni_password patroni_rest_password "
-    "kea_owner_a_password kea_owner_b_password kea_read_a_password kea_read_b_password"
+    "deploy_key ca_key fingerprint_key etcd_root_password etcd_patroni_a_password etcd_patroni_b_password "
+    "patroni_rest_password kea_owner_a_password kea_owner_b_password kea_read_a_password kea_read_b_password"
 )
 
 

@@ -149,7 +149,7 @@ def make_hosts(
         host.write("/etc/keadb/tls/ca.crt", authority.certificate)
         host.write("/var/lib/keadb/tls/client.crt", client_cert)
         host.write("/var/lib/keadb/tls/client.key", client_key)
-        secrets = {"etcd_root_password": "root-secret-0123456789", "etcd_patroni_password": "patroni-secret-012345"}
+        secrets = {"etcd_root_password": "root-secret-0123456789", "etcd_patroni_a_password": "patroni-secret-012345"}
         host.write("/var/lib/keadb/secrets.json", json.dumps(secrets))
         host.write(CONFIG, f"name: {name}\ninitial-cluster-state: new\ninitial-cluster: all=of-them\nheartbeat: 1\n")
         last = name == names[-1]
@@ -169,7 +169,9 @@ def make_hosts(
             tls={"cert": "/etc/etcd/tls/server.crt", "key": "/etc/etcd/tls/server.key", "ca": "/etc/etcd/tls/ca.crt"},
             sets_up_auth=last,
             leads=last,
-            patroni_user="patroni",
+            patroni_role="patroni",
+            patroni_user="patroni_a",
+            patroni_secret="etcd_patroni_a_password",
             patroni_prefix="/service/site/",
             birth_seconds=limit,
             health_seconds=limit,
@@ -337,6 +339,11 @@ class FakeCluster:
             msg = "etcdserver: user name already exists"
             raise _FakeError(msg)
         self.users[body["name"]] = {"password": body["password"], "roles": []}
+        return {}
+
+    def _auth_user_delete(self, body: Any) -> dict[str, Any]:
+        self._user(body["name"])
+        del self.users[body["name"]]
         return {}
 
     def _auth_user_changepw(self, body: Any) -> dict[str, Any]:

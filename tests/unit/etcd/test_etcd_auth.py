@@ -37,7 +37,7 @@ def b64(text: str) -> str:
 def test_users_and_rights_are_set_and_authentication_is_on(witness: HostRoot, running: FakeCluster) -> None:
     assert "authentication enabled" in ensure(witness)
     assert running.auth
-    assert running.users == {"root": ROOT, "patroni": PATRONI}
+    assert running.users == {"root": ROOT, "patroni_a": PATRONI}
     assert running.roles == {
         "patroni": [{"permType": "READWRITE", "key": b64("/service/site/"), "range_end": b64("/service/site0")}]
     }
@@ -72,15 +72,15 @@ def test_a_run_cut_after_any_call_is_completed_by_the_next(
             assert calls == 7, "there are only so many changes"
     ensure(witness)
     assert running.auth
-    assert running.users == {"root": ROOT, "patroni": PATRONI}
+    assert running.users == {"root": ROOT, "patroni_a": PATRONI}
     assert len(running.roles["patroni"]) == 1
 
 
 def test_a_password_that_differs_is_set_anew(witness: HostRoot, running: FakeCluster) -> None:
     ensure(witness)
-    running.users["patroni"]["password"] = "of yesterday"
-    assert ensure(witness) == ["password of user patroni set"]
-    assert running.users["patroni"] == PATRONI
+    running.users["patroni_a"]["password"] = "of yesterday"
+    assert ensure(witness) == ["password of user patroni_a set"]
+    assert running.users["patroni_a"] == PATRONI
 
 
 def test_before_authentication_is_on_a_left_over_password_does_not_survive(
@@ -113,8 +113,8 @@ def test_wider_and_narrower_rights_are_put_right(witness: HostRoot, running: Fak
 
 def test_another_role_of_patronis_user_is_revoked(witness: HostRoot, running: FakeCluster) -> None:
     ensure(witness)
-    running.users["patroni"]["roles"].append("root")
-    assert ensure(witness) == ["role root revoked from user patroni"]
+    running.users["patroni_a"]["roles"].append("root")
+    assert ensure(witness) == ["role root revoked from user patroni_a"]
 
 
 def test_other_users_are_left_alone(witness: HostRoot, running: FakeCluster) -> None:
@@ -125,7 +125,7 @@ def test_other_users_are_left_alone(witness: HostRoot, running: FakeCluster) -> 
 
 def test_a_missing_secret_is_named_before_anything_is_changed(witness: HostRoot, running: FakeCluster) -> None:
     witness.write("/var/lib/keadb/secrets.json", json.dumps({"etcd_root_password": "x" * 20}))
-    with pytest.raises(HostError, match="etcd_patroni_password"):
+    with pytest.raises(HostError, match="etcd_patroni_a_password"):
         ensure(witness)
     assert not running.users
 

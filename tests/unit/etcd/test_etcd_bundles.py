@@ -233,7 +233,7 @@ class TestForm:
     def test_one_host_sets_up_users_and_only_it_needs_the_passwords(self) -> None:
         plans = {h: json.loads(form(h).files[etcd_plan.PLAN].content) for h in (DB1, DB2, WITNESS)}
         assert [h for h, plan in plans.items() if plan["sets_up_auth"]] == [WITNESS]
-        assert form(WITNESS).secrets == ("etcd_patroni_password", "etcd_root_password")
+        assert form(WITNESS).secrets == ("etcd_patroni_a_password", "etcd_root_password")
         assert form(DB1).secrets == form(DB2).secrets == ()
 
     def test_leadership_is_kept_on_the_witness_only(self) -> None:
@@ -254,8 +254,12 @@ class TestForm:
         (probe,) = form(DB1).probes
         assert probe.run == ("/usr/lib/keadb/keadb-apply", "etcd-probe")
 
-    def test_the_users_name_is_what_patroni_is_given(self) -> None:
-        assert etcd_cluster.PATRONI_USER == "patroni"
+    def test_patronis_login_is_the_one_in_use(self) -> None:
+        bundle = etcd_bundles(site(put(ha(), "logins", {"etcd": "b"})))[WITNESS][1]
+        plan = json.loads(bundle.files[etcd_plan.PLAN].content)
+        assert (plan["patroni_role"], plan["patroni_user"]) == ("patroni", "patroni_b")
+        assert plan["patroni_secret"] == "etcd_patroni_b_password"
+        assert bundle.secrets == ("etcd_patroni_b_password", "etcd_root_password")
 
 
 def test_a_bundle_is_the_same_every_time() -> None:

@@ -310,7 +310,7 @@ class FakeEtcd:
         if self.down:
             return 503, {"error": "etcdserver: no leader", "message": "etcdserver: no leader"}
         if path == "/v3/auth/authenticate":
-            if body == {"name": "patroni", "password": ETCD_PASSWORD}:
+            if body == {"name": "patroni_a", "password": ETCD_PASSWORD}:
                 return 200, {"token": "a-token"}
             return 400, {"message": "etcdserver: authentication failed, invalid user ID or password"}
         if headers.get("Authorization") != "a-token":
@@ -376,7 +376,8 @@ class World:
             (root / path).write_bytes(data)
         (root / "etc/keadb/cluster").mkdir()
         store = root / "var/lib/keadb/secrets.json"
-        store.write_text(json.dumps({"patroni_rest_password": REST_PASSWORD, "etcd_patroni_password": ETCD_PASSWORD}))
+        known = {"patroni_rest_password": REST_PASSWORD, "etcd_patroni_a_password": ETCD_PASSWORD}
+        store.write_text(json.dumps(known))
         store.chmod(0o600)
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         tls.load_cert_chain(root / "var/lib/keadb/tls/client.crt", root / "var/lib/keadb/tls/client.key")

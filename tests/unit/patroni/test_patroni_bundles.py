@@ -173,7 +173,7 @@ class TestStaged:
     def test_the_configuration_is_not_for_others_to_read(self) -> None:
         file = pg.patroni_bundle(site_of(ha()), site_of(ha()).hosts[DB1]).files[pg.CONFIG]
         assert (file.owner, file.group, file.mode) == ("root", "postgres", "0640")
-        assert SECRET_PLACEHOLDER.findall(file.content) == ["patroni_rest_password", "etcd_patroni_password"]
+        assert SECRET_PLACEHOLDER.findall(file.content) == ["patroni_rest_password", "etcd_patroni_a_password"]
 
     def test_no_settings_stand_in_the_node_s_file(self) -> None:
         """They would be inert after the birth, and yet show as a change."""
@@ -331,11 +331,12 @@ class TestPlans:
     def test_the_steps_are_part_of_what_a_host_may_run(self) -> None:
         made = every_bundle(site_of(ha()))
         verbs = {step.run[1] for b in made for step in b.steps} | {probe.run[1] for b in made for probe in b.probes}
-        assert verbs == {"patroni-seed", "patroni-form", "patroni-converge", "patroni-probe"}
+        assert verbs == {"patroni-seed", "patroni-form", "patroni-converge", "patroni-probe", "patroni-login"}
         for name in verbs:
             assert verb(name).__name__ == "main"
 
     def test_a_host_s_bundles_come_in_an_order_that_works(self) -> None:
         names = {host: [b.name for b in bundles] for host, bundles in pg.patroni_bundles(site_of(single())).items()}
         order = ["postgresql-prepare", "patroni", "patroni-settings", "patroni-form", "patroni-converge"]
+        order.append("patroni-login")
         assert names == {DB1: order}

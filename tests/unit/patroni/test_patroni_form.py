@@ -68,7 +68,7 @@ class TestSeed:
 
     def test_a_wrong_password_is_a_clear_error_without_it(self, world: World) -> None:
         store = world.folder / WITNESS / "var/lib/keadb/secrets.json"
-        store.write_text(json.dumps({"etcd_patroni_password": "another-one"}))
+        store.write_text(json.dumps({"etcd_patroni_a_password": "another-one"}))
         with pytest.raises(HostError, match=f"{WITNESS} does not take the password of its user patroni") as caught:
             seed(world)
         assert "another-one" not in str(caught.value)
