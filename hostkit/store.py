@@ -11,7 +11,7 @@ import stat
 from typing import TYPE_CHECKING, Any
 
 from hostkit.errors import BadInput, HostError
-from hostkit.files import Owner, replace
+from hostkit.files import Owner, remove, replace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,7 +44,7 @@ def forget_previous(ctx: Context, name: str) -> None:
     """Drop what a secret was before: call it when its service is seen to have the one of the store."""
     kept = _read(ctx, PREVIOUS, "remove it")
     if kept.pop(name, None) is not None:
-        _write(ctx, PREVIOUS, kept)
+        _write_previous(ctx, kept)
 
 
 def _read(ctx: Context, name: str, hint: str) -> dict[str, Any]:
@@ -114,7 +114,14 @@ def _keep(ctx: Context, replaced: Mapping[str, str], wanted: Mapping[str, str]) 
         if name in wanted:
             kept[name] = [*(v for v in kept.get(name, ()) if v != value), value]
     if kept != had:
+        _write_previous(ctx, kept)
+
+
+def _write_previous(ctx: Context, kept: Mapping[str, Any]) -> None:
+    if kept:
         _write(ctx, PREVIOUS, kept)
+    else:
+        remove(ctx, PREVIOUS)
 
 
 def redact(ctx: Context, text: str) -> str:

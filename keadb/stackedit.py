@@ -14,8 +14,8 @@ import yaml
 
 from keadb.stackfile import SITE_KEY, parse
 
-_Edit = tuple[int, int, str]
-"""From, to (indexes into the text), and what stands there afterwards."""
+_Edit = tuple[int, int, str] | None
+"""From, to (indexes into the text), and what stands there afterwards; None: nothing is to be changed."""
 
 
 class EditError(Exception):
@@ -28,9 +28,12 @@ def with_logins(text: str, *, source: str, use: tuple[str, str] | None, keep: Se
     ``text`` is a stack file that could be read as a whole. EditError says what to write by hand where it cannot be
     edited.
     """
-    wanted = _expected(parse(text, source=source), use, keep)
     try:
-        edited = _apply(text, _edits(text, use, list(keep)))
+        wanted = _expected(parse(text, source=source), use, keep)
+        edited = text
+        if use:
+            edited = _apply(edited, _use(edited, *use))
+        edited = _apply(edited, _keep(edited, list(keep)))
         good = parse(edited, source=source) == wanted
     except (_UnknownShapeError, ValueError, TypeError, IndexError):
         good = False
@@ -59,49 +62,58 @@ def _expected(data: Any, use: tuple[str, str] | None, keep: Sequence[str]) -> An
     return wanted
 
 
-def _edits(text: str, use: tuple[str, str] | None, keep: list[str]) -> list[_Edit]:
+def _places(text: str) -> tuple[yaml.MappingNode, yaml.MappingNode | None]:
+    """Return where the site stands in the text, and its logins if they are there."""
     site = _get(_get(yaml.compose(text, Loader=yaml.SafeLoader), "config"), SITE_KEY)
-    if not isinstance(site, yaml.MappingNode) or site.flow_style:
-        raise _UnknownShapeError
     logins = _get(site, "logins")
-    if logins is None:
-        inner = [f"{use[0]}: {use[1]}"] if use else []
-        inner += [f"keep: [{', '.join(keep)}]"] if keep else []
-        return [_new_line(text, site, f"logins: {{{', '.join(inner)}}}")] if inner else []
-    if not isinstance(logins, yaml.MappingNode):
+    if site.flow_style or not (logins is None or isinstance(logins, yaml.MappingNode)):
         raise _UnknownShapeError
-    return [*(_use(text, logins, *use) if use else ()), *_keep(text, logins, keep)]
+    return site, logins
 
 
-def _use(text: str, logins: yaml.MappingNode, key: str, letter: str) -> list[_Edit]:
+def _use(text: str, key: str, letter: str) -> _Edit:
+    site, logins = _places(text)
+    if logins is None:
+        return _new_line(text, site, f"logins: {{{key}: {letter}}}")
     found = _get(logins, key)
     if found is None:
-        return [_insert(text, logins, f"{key}: {letter}")]
-    return [(found.start_mark.index, found.end_mark.index, letter)] if found.value != letter else []
+        return _insert(text, logins, f"{key}: {letter}")
+    return (found.start_mark.index, found.end_mark.index, letter) if found.value != letter else None
 
 
-def _keep(text: str, logins: yaml.MappingNode, keep: list[str]) -> list[_Edit]:
+def _keep(text: str, keep: list[str]) -> _Edit:
+    site, logins = _places(text)
+    entry = f"keep: [{', '.join(keep)}]"
+    if logins is None:
+        return _new_line(text, site, f"logins: {{{entry}}}") if keep else None
     found = _get(logins, "keep")
     if found is None:
-        return [_insert(text, logins, f"keep: [{', '.join(keep)}]")] if keep else []
+        return _insert(text, logins, entry) if keep else None
     if not isinstance(found, yaml.SequenceNode):
         raise _UnknownShapeError
     had = [item.value for item in found.value]
     if had == keep:
-        return []
+        return None
     if not keep:
-        if len(logins.value) == 1:
-            return [(found.start_mark.index, _end(found), "[]")]
-        spans = [(k.start_mark.index, _end(v)) for k, v in logins.value]
-        return [_without(text, spans, [k.value for k, _ in logins.value].index("keep"), flow=bool(logins.flow_style))]
+        return _without_keep(text, logins)
     spans = [(item.start_mark.index, _end(item)) for item in found.value]
     gone = [position for position, name in enumerate(had) if name not in keep]
     new = [name for name in keep if name not in had]
     if len(gone) + len(new) != 1:
         raise _UnknownShapeError  # one login at a time
     if new:
-        return [_insert(text, found, new[0], item=True)]
-    return [_without(text, spans, gone[0], flow=bool(found.flow_style))]
+        return _insert(text, found, new[0], item=True)
+    return _without(text, spans, gone[0], flow=bool(found.flow_style))
+
+
+def _without_keep(text: str, logins: yaml.MappingNode) -> _Edit:
+    """Return the edit that takes the list away; where nothing else stands beside it, an empty one stays."""
+    position = [key.value for key, _ in logins.value].index("keep")
+    if len(logins.value) == 1:
+        key, found = logins.value[0]
+        return (key.end_mark.index, _end(found), ": []")
+    spans = [(key.start_mark.index, _end(value)) for key, value in logins.value]
+    return _without(text, spans, position, flow=bool(logins.flow_style))
 
 
 def _insert(text: str, node: Any, entry: str, *, item: bool = False) -> _Edit:
@@ -157,7 +169,5 @@ def _line_end(text: str, index: int) -> int:
     return end - 1 if text[index:end].endswith("\r") else end
 
 
-def _apply(text: str, edits: list[_Edit]) -> str:
-    for start, end, new in sorted(edits, reverse=True):
-        text = text[:start] + new + text[end:]
-    return text
+def _apply(text: str, edit: _Edit) -> str:
+    return text if edit is None else text[: edit[0]] + edit[2] + text[edit[1] :]

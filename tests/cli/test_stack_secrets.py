@@ -10,8 +10,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
-from keadb.secrets import SECRETS, problem, ssh_public_key
-from ops import secrets
+from keadb.secrets import SECRETS, fingerprint, problem, ssh_public_key
+from ops import rotation, secrets, sites
 from ops.exits import CommandError
 from ops.pulumi_cli import Engine
 from ops.stacks import Stack
@@ -119,3 +119,23 @@ def test_lab_without_its_deploy_key_is_told_to_come_up_first(stack: Stack) -> No
     os.unlink(stack.work_dir / "ssh/deploy_key")  # noqa: PTH108 -- as short as it gets
     with pytest.raises(CommandError, match="keadb lab up"):
         secrets.init_secrets(stack)
+
+
+@needs_cli
+def test_a_rotation_stores_one_new_value_and_switches_the_site(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the real CLI: the rest of the file stays as people wrote it, and no value stands in it."""
+    secrets.init_secrets(stack)
+    with pytest.raises(CommandError, match="no 'keadb up' has come to its end yet with kea_read_a"):
+        rotation.plan_rotation(stack, "kea_read")
+    before, old = stack.site_file.read_text(), secrets.secret_values(stack)
+    name = "kea_read_a_password"
+    in_force = {"kea-database": {name: fingerprint(old["fingerprint_key"], name, old[name])}}
+    monkeypatch.setattr(rotation, "sent_fingerprints", lambda _exported: in_force)
+    for what in ("kea_read", "patroni_rest_password"):
+        rotation.carry_out(stack, rotation.plan_rotation(stack, what))
+    new, text = secrets.secret_values(stack), stack.site_file.read_text()
+    assert {n for n in new if new[n] != old[n]} == {"kea_read_b_password", "patroni_rest_password"}
+    assert sites.load(stack).logins.keep == ("kea_read_a",)
+    gone = [line for line in before.splitlines() if line not in text.splitlines()]
+    assert all("secure:" in line or "logins" in line for line in gone)
+    assert not [n for n, value in new.items() if any(line in text for line in value.split("\n") if line)]

@@ -164,6 +164,16 @@ class Site:
         } | more
         return " ".join(f"{k}={v}" for k, v in settings.items())
 
+    def login(self, key: str) -> tuple[str, str]:
+        """Return the login in use of a pair, by its key under ``logins``, and the name of its secret."""
+        from keadb.logins import PAIRS
+        from ops import sites
+        from ops.stacks import resolve
+
+        pair = next(pair for pair in PAIRS if pair.key == key)
+        letter = pair.active(sites.load(resolve(self.name)).logins)
+        return pair.login(letter), pair.secret(letter)
+
     def secrets(self) -> dict[str, str]:
         """Return the real values of the stack's secrets."""
         from ops.secrets import secret_values

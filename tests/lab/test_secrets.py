@@ -33,9 +33,7 @@ def test_the_search_finds_what_is_there(settled: Site) -> None:
     needles = _needles(settled)
     store = settled.lab.exec(settled.database_hosts[0], ["cat", "/var/lib/keadb/secrets.json"]).stdout
     assert set(_found(store, needles)) == {
-        "etcd_patroni_a_password",
-        "kea_owner_a_password",
-        "kea_read_a_password",
+        *(settled.login(key)[1] for key in ("owner", "read", "etcd")),
         "patroni_rest_password",
     }
 

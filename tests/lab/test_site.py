@@ -58,19 +58,18 @@ def test_the_site_is_healthy(settled: Site) -> None:
 
 def test_reservations_are_read_over_tls_only(settled: Site) -> None:
     """The runtime login reads all 2,500 over verified TLS, is refused without TLS, and may not write."""
-    password = settled.secrets()["kea_read_a_password"]
-    counted = _from_the_network(settled, settled.conninfo("kea_read_a"), password, "SELECT count(*) FROM hosts")
+    reader, secret = settled.login("read")
+    password = settled.secrets()[secret]
+    counted = _from_the_network(settled, settled.conninfo(reader), password, "SELECT count(*) FROM hosts")
     assert counted.stdout.strip() == "2500", counted.stderr
     clear = _from_the_network(
-        settled, settled.conninfo("kea_read_a", sslmode="disable"), password, "SELECT count(*) FROM hosts"
+        settled, settled.conninfo(reader, sslmode="disable"), password, "SELECT count(*) FROM hosts"
     )
     assert clear.returncode
     assert "no encryption" in clear.stderr or "pg_hba.conf" in clear.stderr
-    write = _from_the_network(
-        settled, settled.conninfo("kea_read_a"), password, "DELETE FROM hosts RETURNING host_id"
-    )
+    write = _from_the_network(settled, settled.conninfo(reader), password, "DELETE FROM hosts RETURNING host_id")
     assert "permission denied" in write.stderr
-    wrong = _from_the_network(settled, settled.conninfo("kea_read_a"), "not-the-password", "SELECT 1")
+    wrong = _from_the_network(settled, settled.conninfo(reader), "not-the-password", "SELECT 1")
     assert "password authentication failed" in wrong.stderr
 
 

@@ -280,9 +280,9 @@ class FakeCluster:
             if user is None or user["password"] != body["password"]:
                 msg = "etcdserver: authentication failed, invalid user ID or password"
                 raise _FakeError(msg)
-            return {"token": f"token-{body['name']}"}
-        if self.auth and token != "token-root":
-            raise _FakeError("etcdserver: user name is empty" if token is None else "etcdserver: permission denied")
+            return {"token": self._token(body["name"])}
+        if self.auth and token != self._token("root"):
+            raise _FakeError("etcdserver: user name is empty" if token is None else "etcdserver: invalid auth token")
         if name != self.leader and path in {"maintenance/transfer-leadership", "cluster/member/promote"}:
             msg = "etcdserver: not leader"
             raise _FakeError(msg)
@@ -291,6 +291,10 @@ class FakeCluster:
             return {}
         method: Callable[[Any], dict[str, Any]] = getattr(self, "_" + path.replace("/", "_"))
         return method(body)
+
+    def _token(self, name: str) -> str:
+        """Return the one valid token of a user: a new password makes the earlier ones void."""
+        return f"token-{name}-{hash(self.users[name]['password'])}"
 
     def _auth_enable(self, body: Any) -> dict[str, Any]:
         del body

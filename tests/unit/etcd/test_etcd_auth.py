@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from hostkit import etcd_auth, etcd_form, etcd_plan
+from hostkit import etcd_auth, etcd_form, etcd_lead, etcd_plan, store
 from hostkit.errors import HostError
 from hostkit.etcd_client import Etcd
 from tests.unit.etcd.etcd_fakes import ADDRESSES, FakeCluster, HostRoot
@@ -99,6 +99,74 @@ def test_roots_password_that_etcd_does_not_accept_is_an_error_without_the_passwo
     with pytest.raises(HostError, match="secret etcd_root_password") as caught:
         ensure(witness)
     assert "root-secret" not in str(caught.value)
+
+
+def put_secrets(host: HostRoot, **values: str) -> None:
+    """Send the host its secrets anew, as the program does."""
+    store.put(host.ctx, store.secrets(host.ctx) | values)
+
+
+def test_roots_rotated_password_is_set_by_logging_in_with_the_one_before(
+    witness: HostRoot, running: FakeCluster
+) -> None:
+    ensure(witness)
+    put_secrets(witness, etcd_root_password="new-root-secret-012345")
+    assert store.previous(witness.ctx, "etcd_root_password") == (ROOT["password"],)
+    assert ensure(witness) == ["password of user root rotated"]
+    assert running.users["root"] == {"password": "new-root-secret-012345", "roles": ["root"]}
+    assert store.previous(witness.ctx, "etcd_root_password") == ()
+    assert ensure(witness) == []
+
+
+def test_root_rotated_twice_before_anything_ran_still_comes_in(witness: HostRoot, running: FakeCluster) -> None:
+    ensure(witness)
+    for password in ("never-in-force-01234567", "new-root-secret-012345"):
+        put_secrets(witness, etcd_root_password=password)
+    assert ensure(witness) == ["password of user root rotated"]
+    assert running.users["root"]["password"] == "new-root-secret-012345"
+
+
+@pytest.mark.parametrize("cut_at", ["/v3/auth/user/changepw", "forget"])
+def test_a_rotation_of_root_cut_anywhere_is_completed_by_the_next_run(
+    witness: HostRoot, running: FakeCluster, cut_at: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ensure(witness)
+    put_secrets(witness, etcd_root_password="new-root-secret-012345")
+    original = Etcd.call
+
+    def call(self: Etcd, path: str, body: dict[str, object] | None = None) -> dict[str, object]:
+        answer = original(self, path, body)
+        if path == cut_at:
+            raise KeyboardInterrupt
+        return answer
+
+    def forget(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Etcd, "call", call)
+        patched.setattr(store, "forget_previous", forget)
+        with pytest.raises(KeyboardInterrupt):
+            ensure(witness)
+    assert ensure(witness) == []
+    assert running.users["root"]["password"] == "new-root-secret-012345"
+    assert store.previous(witness.ctx, "etcd_root_password") == ()
+
+
+def test_leadership_moves_also_before_roots_new_password_is_in_force(witness: HostRoot, running: FakeCluster) -> None:
+    ensure(witness)
+    put_secrets(witness, etcd_root_password="new-root-secret-012345")
+    etcd_lead.take(witness.ctx, etcd_plan.required(witness.ctx))
+    assert running.leader == WITNESS
+
+
+def test_the_other_login_of_the_pair_is_opened_beside_the_one_in_use(witness: HostRoot, running: FakeCluster) -> None:
+    ensure(witness)
+    put_secrets(witness, etcd_patroni_b_password="patroni-b-secret-01234")
+    witness.set_plan(patroni_user="patroni_b", patroni_secret="etcd_patroni_b_password")
+    assert ensure(witness) == ["user patroni_b added", "role patroni granted to user patroni_b"]
+    assert running.users["patroni_a"] == PATRONI
+    assert running.users["patroni_b"] == {"password": "patroni-b-secret-01234", "roles": ["patroni"]}
 
 
 def test_wider_and_narrower_rights_are_put_right(witness: HostRoot, running: FakeCluster) -> None:

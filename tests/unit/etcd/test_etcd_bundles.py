@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import yaml
 
-from components import etcd_cluster
 from components.etcd_cluster import etcd_bundle, etcd_bundles, etcd_form_bundle, rolling_order
 from hostkit import etcd_plan
 from hostkit.context import Context

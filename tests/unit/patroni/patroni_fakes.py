@@ -24,6 +24,7 @@ DB1, DB2, WITNESS = "lab-kea-db-01", "lab-kea-db-02", "lab-kea-witness"
 ADDRESSES = {DB1: "127.0.40.10", DB2: "127.0.40.11", WITNESS: "127.0.40.12"}
 REST_PASSWORD = "rest-password-of-the-tests"
 ETCD_PASSWORD = "etcd-password-of-the-tests"
+ROOT_PASSWORD = "root-password-of-the-tests"
 UNIT = "patroni.service"
 
 
@@ -261,6 +262,11 @@ class FakePatroni:
         ]
         return {"members": members + self.extra} | ({"pause": True} if self.paused else {})
 
+    @property
+    def loops_begun(self) -> int:
+        """Return how many loops all nodes together have begun, from some number on."""
+        return self._seen
+
     def _node(self, name: str) -> tuple[int, dict[str, Any]]:
         if self.loops:
             self._seen += 1
@@ -292,12 +298,14 @@ def _merge(into: dict[str, Any], patch: Mapping[str, Any]) -> None:
 
 
 class FakeEtcd:
-    """The keys of etcd behind its JSON gateway, for one user with a password."""
+    """The keys of etcd behind its JSON gateway, for users with passwords; rights are not looked at."""
 
     def __init__(self, tls: ssl.SSLContext, port: int) -> None:
         self.port = port
         self.keys: dict[str, str] = {}
         self.leases: dict[str, str] = {}
+        self.users = {"root": ROOT_PASSWORD, "patroni_a": ETCD_PASSWORD}
+        self.on_delete: Callable[[], None] = lambda: None
         self.down = False
         self._server = _Server(ADDRESSES[WITNESS], port, tls, self._answer)
 
@@ -310,12 +318,22 @@ class FakeEtcd:
         if self.down:
             return 503, {"error": "etcdserver: no leader", "message": "etcdserver: no leader"}
         if path == "/v3/auth/authenticate":
-            if body == {"name": "patroni_a", "password": ETCD_PASSWORD}:
-                return 200, {"token": "a-token"}
+            if self.users.get(body["name"]) == body["password"]:
+                return 200, {"token": f"token-of-{body['name']}"}
             return 400, {"message": "etcdserver: authentication failed, invalid user ID or password"}
-        if headers.get("Authorization") != "a-token":
+        if (headers.get("Authorization") or "").removeprefix("token-of-") not in self.users:
             return 401, {"message": "etcdserver: user name is empty"}
+        if path.startswith("/v3/auth/user/"):
+            return self._user(path.rsplit("/", 1)[1], body["name"])
         return 200, getattr(self, "_" + path.rsplit("/", 1)[1])(body)
+
+    def _user(self, what: str, name: str) -> tuple[int, Any]:
+        if name not in self.users:
+            return 400, {"message": "etcdserver: user name not found"}
+        if what == "delete":
+            self.on_delete()
+            del self.users[name]
+        return 200, {"roles": ["patroni"]}
 
     def _range(self, body: dict[str, str]) -> dict[str, Any]:
         value = self.keys.get(_text(body["key"]))
@@ -376,7 +394,11 @@ class World:
             (root / path).write_bytes(data)
         (root / "etc/keadb/cluster").mkdir()
         store = root / "var/lib/keadb/secrets.json"
-        known = {"patroni_rest_password": REST_PASSWORD, "etcd_patroni_a_password": ETCD_PASSWORD}
+        known = {
+            "patroni_rest_password": REST_PASSWORD,
+            "etcd_patroni_a_password": ETCD_PASSWORD,
+            "etcd_root_password": ROOT_PASSWORD,
+        }
         store.write_text(json.dumps(known))
         store.chmod(0o600)
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
