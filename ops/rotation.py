@@ -38,7 +38,7 @@ _NOT_ROTATED = {
     "ca_key": (
         "services and clients trust one CA at a time, so a new one cuts every connection until all of them have it. "
         "Certificates are renewed with tls.epoch, the CA's own certificate with tls.ca_epoch; a key that became "
-        "known needs a planned outage: docs/operations.md, 'Secrets that change'"
+        "known needs a planned outage, for which there is no procedure yet"
     ),
 }
 _SINGLE_HAPPENS = {

@@ -154,10 +154,18 @@ def test_a_single_node_site_is_the_same_program() -> None:
     ("key", "value", "expected"),
     [
         (("patroni", "loop_wait"), 4, {"patroni-settings", "patroni-converge"}),
+        (
+            ("logins", "etcd"),
+            "b",
+            {"etcd-form", "etcd-roll", "patroni", "patroni-settings", "patroni-form", "patroni-converge"}
+            | {"patroni-login"},
+        ),
         (("etcd", "heartbeat_ms"), 300, {"etcd", "etcd-form", "etcd-roll"}),
     ],
 )
-def test_a_change_reaches_exactly_the_bundles_concerned(key: tuple[str, str], value: int, expected: set[str]) -> None:
+def test_a_change_reaches_exactly_the_bundles_concerned(
+    key: tuple[str, str], value: object, expected: set[str]
+) -> None:
     """One key of the site file changes the bundles that use it, and the steps that bring those into force."""
 
     def change(site: dict[str, Any]) -> None:
@@ -175,6 +183,18 @@ def test_services_wait_for_what_they_stand_on(program: Program) -> None:
         step = name.removeprefix(_host_of(name, program) + "-")
         if step not in {"bootstrap", "secrets", "base", "keys", "certificates"}:
             assert f"{_host_of(name, program)}-certificates" in waits_for, name
+
+
+def test_patronis_login_is_open_before_its_configuration_names_it_and_the_other_is_closed_last(
+    program: Program,
+) -> None:
+    """A Patroni that cannot log in to etcd gives up the leadership."""
+    dependencies = {c.name: " ".join(c.dependencies) for c in program.commands()}
+    staged = [name for name in dependencies if name.endswith("-patroni")]
+    assert len(staged) == 2
+    assert all("-witness-etcd-form" in dependencies[name] for name in staged)
+    (last,) = [name for name in dependencies if name.endswith("-patroni-login")]
+    assert "-witness-patroni-converge" in dependencies[last]
 
 
 def test_every_host_is_told_its_bundles_after_all_are_in_force(program: Program) -> None:

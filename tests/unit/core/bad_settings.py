@@ -342,6 +342,23 @@ SETTINGS: dict[str, tuple[Data, str]] = {
         put(ha(), "logins/owner", "c"),
         says("logins.owner", "is not one of the known values", '"c"', '"a" or "b"'),
     ),
+    "a kept login that nobody knows": (
+        put(ha(), "logins/keep", ["patroni_a"]),
+        says(
+            "logins.keep.0",
+            "is not one of the known values",
+            '"patroni_a"',
+            '"kea_owner_a" or "kea_owner_b" or "kea_read_a" or "kea_read_b"',
+        ),
+    ),
+    "the login in use is kept": (
+        put(ha(), "logins", {"read": "b", "keep": ["kea_owner_b", "kea_read_b"]}),
+        says("logins.keep.1", "is the login in use: it is open anyway", '"kea_read_b"', '"kea_read_a", or nothing'),
+    ),
+    "a login kept twice": (
+        put(ha(), "logins/keep", ["kea_read_b", "kea_read_b"]),
+        says("logins.keep", "has an entry twice", "['kea_read_b', 'kea_read_b']", "a list of logins"),
+    ),
     "a copied machine": (
         put(ha(), f"{DB2}/ssh_host_key", host_key(1) + " root@db-02"),
         says(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
 
@@ -123,6 +124,45 @@ def test_a_damaged_store_is_an_error_without_its_content(machine: Machine) -> No
     with pytest.raises(HostError, match="not readable as JSON") as e:
         store.secret(machine.ctx, "a")
     assert "hush" not in str(e.value)
+
+
+def test_what_is_changed_by_logging_in_is_kept_until_it_was(machine: Machine) -> None:
+    """Root's password at etcd: every value that may still be in force, the latest first; of others none."""
+    for number in (1, 2, 3, 3):
+        store.put(machine.ctx, {"etcd_root_password": f"root-{number}", "other": f"value-{number}"})
+    assert store.previous(machine.ctx, "etcd_root_password") == ("root-2", "root-1")
+    assert store.previous(machine.ctx, "other") == ()
+    assert (machine.root / store.PREVIOUS[1:]).stat().st_mode & 0o777 == 0o600
+    assert store.redact(machine.ctx, "root-1 root-2 root-3 value-2") == "*** *** *** value-2"
+    store.forget_previous(machine.ctx, "etcd_root_password")
+    assert store.previous(machine.ctx, "etcd_root_password") == ()
+    assert not (machine.root / store.PREVIOUS[1:]).exists()
+
+
+def test_a_store_cut_before_the_new_values_still_finds_the_old_one(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.put(machine.ctx, {"etcd_root_password": "root-1"})
+    real = store.replace
+
+    def cut(ctx: Any, path: str, *more: Any, **named: Any) -> None:
+        if path == store.SECRETS:
+            raise KeyboardInterrupt
+        real(ctx, path, *more, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "replace", cut)
+        with pytest.raises(KeyboardInterrupt):
+            store.put(machine.ctx, {"etcd_root_password": "root-2"})
+    assert store.secret(machine.ctx, "etcd_root_password") == "root-1"
+    store.put(machine.ctx, {"etcd_root_password": "root-2"})
+    assert store.previous(machine.ctx, "etcd_root_password") == ("root-1",)
+
+
+def test_a_host_that_loses_a_secret_forgets_its_earlier_values(machine: Machine) -> None:
+    for secrets in ({"etcd_root_password": "root-1"}, {"etcd_root_password": "root-2"}, {"other": "value"}):
+        store.put(machine.ctx, secrets)
+    assert not (machine.root / store.PREVIOUS[1:]).exists()
 
 
 def test_redaction_finds_values_line_by_line_and_the_longest_first(machine: Machine) -> None:

@@ -68,6 +68,17 @@ def test_inactive_login_is_closed_and_the_active_one_is_used(data: dict[str, Any
     assert plan(made["us3-kea-witness"][0])["logins"]["read"]["name"] == "kea_read_b"
 
 
+def test_a_kept_login_stays_open_beside_the_one_in_use(data: dict[str, Any]) -> None:
+    data["logins"] = {"read": "b", "keep": ["kea_read_a"]}
+    made = kea_bundles(site(data))
+    roles, schema = made["us3-kea-db-01"][0], made["us3-kea-witness"][0]
+    secrets = {name: login["secret"] for name, login in plan(roles)["logins"].items()}
+    assert secrets["kea_read_a"] == "kea_read_a_password"
+    assert secrets["kea_read_b"] == "kea_read_b_password"
+    assert roles.secrets == ("kea_owner_a_password", "kea_read_a_password", "kea_read_b_password")
+    assert schema.secrets == ("kea_owner_a_password", "kea_read_b_password")
+
+
 def test_schema_follows_keas_version_and_upgrades_only_when_accepted(data: dict[str, Any]) -> None:
     assert plan(kea_bundles(site(data))["us3-kea-witness"][0])["schema"] == "29.0"
     assert plan(kea_bundles(site(data))["us3-kea-witness"][0])["accept_upgrade"] is False
