@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hostkit import applier, bundle, check, pending, store
+from hostkit import applier, bundle, check, files, pending, store
 from hostkit.errors import HostError
 from hostkit.placing import Placement
 from hostkit.system import Completed
@@ -143,7 +143,7 @@ def test_a_store_cut_before_the_new_values_still_finds_the_old_one(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.put(machine.ctx, {"etcd_root_password": "root-1"})
-    real = store.replace
+    real = files.replace
 
     def cut(ctx: Any, path: str, *more: Any, **named: Any) -> None:
         if path == store.SECRETS:
