@@ -1,4 +1,4 @@
-"""Drift of what a cluster shares and no file holds: etcd's members, Patroni's settings in etcd, Kea's roles.
+"""Drift of what a cluster shares and no file holds: etcd's members, Patroni's settings and login there, Kea's roles.
 
 Each is compared on one host of the site only, by the plan of the cluster-level bundle that brings it into force, and
 only once that bundle was applied to its end. Reads only; nobody waits for a cluster that is busy or down: then the
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hostkit import etcd_plan, etcd_probe, kea_plan, kea_roles, patroni_converge, patroni_plan, store
+from hostkit import etcd_plan, etcd_probe, kea_plan, kea_roles, patroni_converge, patroni_login, patroni_plan, store
 from hostkit.errors import HostError
 from hostkit.patroni_client import Rest
 from hostkit.psql import Psql
@@ -29,6 +29,7 @@ def items(ctx: Context, applied: Collection[str]) -> Iterator[tuple[str, Mapping
     compare: tuple[tuple[str, str, Callable[[Context], list[Found]]], ...] = (
         ("etcd-form", "member", _members),
         ("patroni-converge", "setting", _settings),
+        ("patroni-login", "login", _etcd_login),
         ("kea-roles", "role", _roles),
     )
     for bundle, kind, look in compare:
@@ -59,6 +60,12 @@ def _settings(ctx: Context) -> list[Found]:
     patch = patroni_converge.difference(mine, plan.config)
     lines = (line.partition(": ") for line in patroni_converge.lines(patch, live))
     return [(name, f"(now => declared) {change}") for name, _, change in lines]
+
+
+def _etcd_login(ctx: Context) -> list[Found]:
+    """Return Patroni's other login at etcd if it is open: left by a rotation that was cut and taken back."""
+    spare = patroni_login.left_open(ctx, patroni_plan.settings(ctx).cluster)
+    return [(f"etcd user {spare}", "may log in, is not in use")] if spare else []
 
 
 def _roles(ctx: Context) -> list[Found]:

@@ -57,6 +57,12 @@ def close(ctx: Context, plan: Settings, rest: Rest) -> str | None:
     return login.spare
 
 
+def left_open(ctx: Context, cluster: Cluster) -> str | None:
+    """Return the login that is not in use if etcd has it, None otherwise; changes nothing."""
+    spare = cluster.etcd_login.spare
+    return None if etcd_auth.found(_as_root(ctx, cluster), spare) is None else spare
+
+
 def _as_root(ctx: Context, cluster: Cluster) -> Etcd:
     """Return the first member that answers, logged in as root."""
     tls = tls_context(ctx, CLIENT_TLS)

@@ -27,7 +27,7 @@ from ops.secrets import DEPLOY_KEY, secret_values
 from ops.stacks import Stack
 from ops.status import run_on, why
 
-STEPS = frozenset(["step", "mask", "setting", "role", "program"])
+STEPS = frozenset(["step", "mask", "setting", "login", "role", "program"])
 """Kinds that are put back by applying their bundle again."""
 CHECK_SECONDS = 90.0
 """A busy host asks systemd and dpkg, and runs the guards of its bundles' steps."""

@@ -11,7 +11,7 @@ from hostkit import check_cluster, etcd_plan, etcd_probe, kea_plan, kea_roles, p
 from hostkit.errors import HostError
 from tests.unit.hostkit.fakes import Machine
 
-ALL = ("etcd-form", "patroni-converge", "kea-roles")
+ALL = ("etcd-form", "patroni-converge", "patroni-login", "kea-roles")
 
 
 def found(machine: Machine, *applied: str) -> list[tuple[str, str, str, str]]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from components import postgres_cluster as pg
-from hostkit import patroni_login, patroni_plan, store
+from hostkit import check_cluster, patroni_login, patroni_plan, store
 from hostkit.errors import BadInput, HostError
 from hostkit.patroni_client import Rest
 from keadb.site import load_site
@@ -70,6 +70,15 @@ def test_a_new_login_that_etcd_does_not_take_keeps_the_old_one(rotated: World) -
 def test_without_a_second_login_nothing_is_waited_for(world: World) -> None:
     """Before the birth of a cluster, and in every run that rotates nothing: no Patroni answers here."""
     assert close(world) is None
+
+
+def test_a_login_that_was_left_open_is_drift(rotated: World) -> None:
+    """A rotation that was cut and taken back leaves one; applying the bundle again removes it."""
+    ctx = rotated.ctx(WITNESS)
+    expected = ("patroni-login", {"kind": "login", "name": "etcd user patroni_a", "is": "may log in, is not in use"})
+    assert list(check_cluster.items(ctx, ["patroni-login"])) == [expected]
+    close(rotated)
+    assert list(check_cluster.items(ctx, ["patroni-login"])) == []
 
 
 def test_arguments_are_refused(world: World) -> None:
