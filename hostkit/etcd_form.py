@@ -1,8 +1,9 @@
 """The verb ``etcd-form``: bring this host's etcd member into force, then (on one host) its users and rights.
 
-Safe to run on all hosts at once, again, and after a cut anywhere. A running member is never restarted, a member
-with data is simply started, a blank one is born together with its peers (``hostkit.etcd_birth``), or joins them as
-a learner when they run (``hostkit.etcd_rejoin``).
+Safe to run on all hosts at once, again, and after a cut anywhere. A running member is only restarted when its host
+has another address and it does not listen there yet. A member with data is simply started, a blank one is born
+together with its peers (``hostkit.etcd_birth``), or joins them as a learner when they run (``hostkit.etcd_rejoin``).
+The host with root's password brings members that moved or left the site file up to date (``hostkit.etcd_change``).
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from hostkit import etcd_auth, etcd_birth, etcd_lead, etcd_plan, etcd_rejoin
-from hostkit.errors import BadInput, HostError
-from hostkit.etcd_client import CLIENT_TLS, Etcd, tls_context
+from hostkit import due, etcd_auth, etcd_birth, etcd_change, etcd_lead, etcd_plan, etcd_rejoin
+from hostkit.errors import BadInput, HostError, Refused
+from hostkit.etcd_client import CLIENT_TLS, Etcd, EtcdError, Unreachable, tls_context
 
 if TYPE_CHECKING:
     from hostkit.context import Context
@@ -23,6 +24,7 @@ _SYSTEMCTL_SECONDS = 30.0
 _POLL_SECONDS = 0.5
 _LOG_LINES = 12
 _RUNNING = "running"
+_MOVED = "restarted at its new address"
 _UP = frozenset(["active", "activating", "reloading"])
 
 
@@ -39,9 +41,14 @@ def main(ctx: Context, argv: list[str]) -> int:
     if plan.sets_up_auth and ctx.path(plan.rejoin_file).exists():
         etcd_rejoin.promote(ctx, plan, plan.me)
     await_health(ctx, plan)
+    if member == _MOVED:
+        due.clear(ctx, plan.unit)
     etcd_birth.done(ctx, plan)
     etcd_rejoin.done(ctx, plan)
-    changed = [*etcd_rejoin.serve(ctx, plan), *etcd_auth.ensure(ctx, plan)] if plan.sets_up_auth else []
+    changed: list[str] = []
+    if plan.sets_up_auth:
+        for step in (etcd_change.before, etcd_rejoin.serve, etcd_change.after, etcd_auth.ensure):
+            changed += step(ctx, plan)
     if plan.leads:
         lead(ctx, plan)
     answer = {"member": member, "auth": changed, "changed": bool(changed) or member != _RUNNING}
@@ -56,7 +63,11 @@ def _bring_up(ctx: Context, plan: Plan) -> str:
         # It cannot get as far as its first write: it was told to join a cluster that no longer waits for it.
         ctx.system.run(["systemctl", "stop", plan.unit], timeout=_SYSTEMCTL_SECONDS)
     elif state in _UP:
-        return _RUNNING
+        if not _elsewhere(ctx, plan, state):
+            return _RUNNING
+        # Not its turn in a row of restarts (etcd-roll): nobody reaches it as it is.
+        ctx.system.run(["systemctl", "restart", "--no-block", plan.unit], timeout=_SYSTEMCTL_SECONDS)
+        return _MOVED
     how = "started"
     if not plan.has_data(ctx):
         how = etcd_birth.await_birth(ctx, plan)
@@ -66,6 +77,32 @@ def _bring_up(ctx: Context, plan: Plan) -> str:
     # The start of a member only ends with a quorum, for which the other hosts are needed: not waited for.
     ctx.system.run(["systemctl", "start", "--no-block", plan.unit], timeout=_SYSTEMCTL_SECONDS)
     return how
+
+
+def _elsewhere(ctx: Context, plan: Plan, state: str) -> bool:
+    """Say whether the member is not where it is declared, because it has yet to read that: its address changed.
+
+    Refused when it runs and its peers are not healthy: by its old address it may be part of their quorum.
+    """
+    if not due.due(ctx, plan.unit):
+        return False
+    tls = tls_context(ctx, CLIENT_TLS)
+    try:
+        Etcd(plan.me, plan.client_port, tls=tls).status()
+    except Unreachable:
+        pass
+    except EtcdError:
+        return False
+    else:
+        return False
+    problems = [why for peer in plan.peers for ok, why in [Etcd(peer, plan.client_port, tls=tls).healthy()] if not ok]
+    if problems and state == "active":
+        msg = (
+            f"{plan.unit} on {plan.host} does not listen on {plan.me.address} yet and needs a restart for it, but "
+            f"the others are not healthy: {'; '.join(problems)}. Nothing was restarted; the next run continues"
+        )
+        raise Refused(msg)
+    return True
 
 
 def _state(ctx: Context, plan: Plan) -> str:

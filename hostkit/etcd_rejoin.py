@@ -15,19 +15,19 @@ from __future__ import annotations
 import re
 import sys
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hostkit import etcd_auth, etcd_birth, files
+from hostkit import etcd_birth, etcd_change, files
 from hostkit.errors import HostError, Refused
-from hostkit.etcd_client import CLIENT_TLS, Etcd, EtcdError, Unreachable, fetch, member_list, tls_context
+from hostkit.etcd_client import CLIENT_TLS, Etcd, Unreachable, fetch, member_list, tls_context
+from hostkit.etcd_members import SETTLING, entry_of, in_the_way, leader, list_of_any, remember, settled
 
 if TYPE_CHECKING:
     import ssl
 
     from hostkit.context import Context
+    from hostkit.etcd_members import Entry, Record
     from hostkit.etcd_plan import Member, Plan
-
-Entry = dict[str, Any]
 
 TMPFILES = "/etc/tmpfiles.d/keadb-etcd.conf"
 """Makes the data directory with its owner."""
@@ -36,15 +36,8 @@ ASK_SECONDS = 90.0
 SIGN_SECONDS = 15.0
 """How long a member that is neither healthy nor asks to come in is waited for, before others judge it."""
 _POLL_SECONDS = 0.5
-_SETTLING = "unhealthy cluster"
-"""What etcd answers to a member change for some seconds after the one before."""
 _LAGGING = "in sync with leader"
 """What etcd answers when a learner that is to be promoted is still behind."""
-
-
-def entry_of(plan: Plan, member: Member, known: list[Entry]) -> Entry | None:
-    """Return a declared member's entry in a list of members: its peer address says which it is."""
-    return next((e for e in known if plan.peer_url(member) in e.get("peerURLs", ())), None)
 
 
 def added(entry: Entry | None) -> bool:
@@ -113,7 +106,7 @@ def done(ctx: Context, plan: Plan) -> None:
 def _initial_cluster(ctx: Context, plan: Plan) -> str:
     """Return all members as a peer knows them, this host among them: etcd compares it with what it finds."""
     tls = tls_context(ctx, CLIENT_TLS)
-    known = _list_of_any(plan, list(plan.peers), tls)
+    known = list_of_any(plan, list(plan.peers), tls)
     if entry_of(plan, plan.me, known) is None:
         msg = f"{plan.host} is not among the members of the running etcd any more; run this again"
         raise HostError(msg)
@@ -200,25 +193,31 @@ def take_in(ctx: Context, plan: Plan, member: Member) -> list[str]:
     """
     tls = tls_context(ctx, CLIENT_TLS)
     among = [m for m in plan.members if m.name != member.name]
-    known = _list_of_any(plan, among, tls)
+    known = list_of_any(plan, among, tls)
     entry = entry_of(plan, member, known)
     if added(entry):
         return []
-    problems = _in_the_way(plan, member, known, tls)
+    problems = in_the_way(plan, entry, known, tls)
+    if Etcd(member, plan.client_port, tls=tls).healthy()[0]:
+        problems.append(f"{member.name} is healthy")
+    record: Record = {}
+    if not problems:
+        record = remember(leader(ctx, plan, among, tls)[0], plan)
+        problems = in_the_way(plan, entry, known, tls, record=record)
     if problems:
         msg = (
             f"etcd on {member.name} is blank and cannot be taken in again while the others are not all healthy: "
             f"{'; '.join(problems)}. No member was removed or added"
         )
         raise Refused(msg)
-    leader = _leader(ctx, plan, among, tls)
-    said = []
+    said = etcd_change.retire(ctx, plan, record, among, dead_only=True)
+    there, _ = leader(ctx, plan, among, tls)
     if entry is not None:
-        leader.call("/v3/cluster/member/remove", {"ID": str(entry["id"])})
+        there.call("/v3/cluster/member/remove", {"ID": str(entry["id"])})
         said.append(f"member {member.name} ({int(entry['id']):x}), whose data was lost, removed")
         sys.stderr.write(f"{said[-1]}\n")
     body = {"peerURLs": [plan.peer_url(member)], "isLearner": True}
-    _settled(ctx, plan, leader, "/v3/cluster/member/add", body, passing=_SETTLING)
+    settled(ctx, plan, there, "/v3/cluster/member/add", body, passing=SETTLING)
     said.append(f"member {member.name} added as a learner")
     sys.stderr.write(f"{said[-1]}\n")
     return said
@@ -231,73 +230,11 @@ def promote(ctx: Context, plan: Plan, member: Member) -> list[str]:
     """
     tls = tls_context(ctx, CLIENT_TLS)
     among = [m for m in plan.members if m.name != member.name]
-    entry = entry_of(plan, member, _list_of_any(plan, among, tls))
+    entry = entry_of(plan, member, list_of_any(plan, among, tls))
     if entry is None or not entry.get("isLearner"):
         return []
     # A follower would pass it on without the login.
-    leader = _leader(ctx, plan, among, tls)
-    _settled(ctx, plan, leader, "/v3/cluster/member/promote", {"ID": str(entry["id"])}, passing=_LAGGING)
+    there, _ = leader(ctx, plan, among, tls)
+    settled(ctx, plan, there, "/v3/cluster/member/promote", {"ID": str(entry["id"])}, passing=_LAGGING)
     sys.stderr.write(f"member {member.name} has caught up and votes\n")
     return [f"member {member.name} promoted"]
-
-
-def _in_the_way(plan: Plan, member: Member, known: list[Entry], tls: ssl.SSLContext) -> list[str]:
-    """Return why no member may be changed now: whatever is wrong with any other than this one."""
-    problems = []
-    mine = plan.peer_url(member)
-    for entry in known:
-        if mine in entry.get("peerURLs", ()):
-            continue
-        other = next((m for m in plan.members if plan.peer_url(m) in entry.get("peerURLs", ())), None)
-        if other is None:
-            problems.append(f"{entry.get('name') or entry.get('peerURLs')} is a member but not in the site file")
-        elif not entry.get("clientURLs") or entry.get("isLearner"):
-            problems.append(f"{other.name} has no vote yet")
-        else:
-            healthy, why = Etcd(other, plan.client_port, tls=tls).healthy()
-            problems += [] if healthy else [why]
-    if Etcd(member, plan.client_port, tls=tls).healthy()[0]:
-        problems.append(f"{member.name} is healthy")
-    return problems
-
-
-def _list_of_any(plan: Plan, among: list[Member], tls: ssl.SSLContext) -> list[Entry]:
-    problems = []
-    for member in among:
-        try:
-            return member_list(member, plan.peer_port, tls=tls)
-        except EtcdError as e:
-            problems.append(str(e))
-    msg = "nobody gave the member list: " + "; ".join(problems)
-    raise HostError(msg)
-
-
-def _leader(ctx: Context, plan: Plan, among: list[Member], tls: ssl.SSLContext) -> Etcd:
-    """Return the leader's client port, logged in as root; HostError when no leader is found."""
-    for member in among:
-        try:
-            leads = int(Etcd(member, plan.client_port, tls=tls).status().get("leader", 0))
-        except EtcdError:
-            continue
-        for entry in _list_of_any(plan, [member], tls):
-            leader = next((m for m in plan.members if entry_of(plan, m, [entry])), None)
-            if leads and int(entry["id"]) == leads and leader is not None:
-                found = Etcd(leader, plan.client_port, tls=tls)
-                etcd_auth.log_in(ctx, found, wanted_by="etcd-form")
-                return found
-    msg = "etcd has no leader among the members in the site file; members are only changed by a leader"
-    raise HostError(msg)
-
-
-def _settled(ctx: Context, plan: Plan, leader: Etcd, path: str, body: Entry, *, passing: str) -> None:
-    """Call until etcd no longer answers with this passing reason."""
-    deadline = ctx.system.monotonic() + plan.health_seconds
-    while True:
-        try:
-            leader.call(path, body)
-        except EtcdError as e:
-            if passing not in e.message or ctx.system.monotonic() > deadline:
-                raise
-            ctx.system.sleep(_POLL_SECONDS)
-        else:
-            return

@@ -46,10 +46,14 @@ class Lab:
         disk_mb: int = storage.DEFAULT_DISK_MB,
         with_secrets: bool = True,
         bare: Sequence[str] = (),
+        topology: str = "ha",
+        spare: bool = False,
         say: Callable[[str], None] = silent,
     ) -> None:
         """Bring it up; see ``lab.lifecycle.up``."""
-        lifecycle.up(self.spec, say, disk_mb=disk_mb, with_secrets=with_secrets, bare=bare)
+        lifecycle.up(
+            self.spec, say, disk_mb=disk_mb, with_secrets=with_secrets, bare=bare, topology=topology, spare=spare
+        )
 
     def down(self, *, keep_disks: bool = False, say: Callable[[str], None] = silent) -> None:
         """Take it down; see ``lab.lifecycle.down``."""
@@ -125,6 +129,11 @@ class Lab:
         See ``lab.lifecycle.rebuild`` for ``same_key`` and what is written to the site file.
         """
         lifecycle.rebuild(self.spec, self.spec.host(host), say, same_key=same_key)
+        self._wait(host, wait)
+
+    def readdress(self, host: str, address: str, *, wait: float = 60, say: Callable[[str], None] = silent) -> None:
+        """Start the host with another address, and wait (seconds; 0: don't) for its SSH; see ``lab.lifecycle``."""
+        lifecycle.readdress(self.spec, self.spec.host(host), address, say)
         self._wait(host, wait)
 
     def cut(self, host: str) -> None:

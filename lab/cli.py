@@ -62,10 +62,18 @@ def lab() -> None:
 )
 @click.option("--no-secrets", is_flag=True, help="Only hosts: don't make the stack's secrets.")
 @click.option("--bare", metavar="HOST", multiple=True, help="Start HOST with nothing installed on it; repeatable.")
+@click.option(
+    "--topology",
+    type=click.Choice(["ha", "single"]),
+    default="ha",
+    show_default=True,
+    help="Of a site file that is written now; all machines are there in any case.",
+)
+@click.option("--spare", is_flag=True, help="One machine more, which the site file does not have.")
 @_with_lab
-def up(it: Lab, disk_mb: int, bare: tuple[str, ...], *, no_secrets: bool) -> None:
+def up(it: Lab, disk_mb: int, bare: tuple[str, ...], topology: str, *, no_secrets: bool, spare: bool) -> None:
     """Start the hosts and wait for their SSH; starts again what was killed."""
-    it.up(disk_mb=disk_mb, with_secrets=not no_secrets, bare=bare, say=_say)
+    it.up(disk_mb=disk_mb, with_secrets=not no_secrets, bare=bare, topology=topology, spare=spare, say=_say)
 
 
 @lab.command()
@@ -157,6 +165,16 @@ def rebuild(it: Lab, host: str, *, same_key: bool) -> None:
     """Install HOST anew: an empty disk and a new SSH host key, which the lab's site file is told."""
     it.rebuild(host, same_key=same_key, say=_say)
     _say(f"{host}: installed anew; bring it back with: keadb up --stack {it.spec.name}")
+
+
+@lab.command()
+@click.argument("host")
+@click.argument("address")
+@_with_lab
+def readdress(it: Lab, host: str, address: str) -> None:
+    """Start HOST again with another ADDRESS, which the lab's site file is told."""
+    it.readdress(host, address, say=_say)
+    _say(f"{host}: has {address}; tell the site: keadb up --stack {it.spec.name}")
 
 
 @lab.command()

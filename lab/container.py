@@ -6,8 +6,12 @@ import hashlib
 import os
 import uuid
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lab.model import BRIDGE, DEPLOY_USER, SUBNET, LabHost, LabSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 SEED_MARK = "seeded"
 """File on the host's disk, outside what the host sees: digest of what it was seeded with."""
@@ -39,6 +43,18 @@ def seeds(spec: LabSpec, host: LabHost) -> dict[str, tuple[int, str]]:
     }
 
 
+def readdress(spec: LabSpec, host: LabHost, root: Path) -> None:
+    """Have a host that is off come back with this address; what else was seeded is not looked at again."""
+    name = "etc/systemd/network/10-host0.network"
+    (root / name).write_text(seeds(spec, host)[name][1], encoding="ascii")
+    mark = spec.mounts(host) / "disk" / SEED_MARK
+    mark.write_text(_digest(seeds(spec, host)), encoding="ascii")
+
+
+def _digest(wanted: Mapping[str, tuple[int, str]]) -> str:
+    return hashlib.sha256(repr(sorted(wanted.items())).encode()).hexdigest()
+
+
 def public(key: Path) -> Path:
     """Return where a private key's public half is."""
     return key.with_name(key.name + ".pub")
@@ -51,7 +67,7 @@ def seed(spec: LabSpec, host: LabHost, root: Path) -> bool:
     made anew) is written again.
     """
     wanted = seeds(spec, host)
-    digest = hashlib.sha256(repr(sorted(wanted.items())).encode()).hexdigest()
+    digest = _digest(wanted)
     mark = spec.mounts(host) / "disk" / SEED_MARK
     if mark.exists() and mark.read_text(encoding="ascii") == digest:
         return False

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from lab import cgroup, control, images, keys, network, process, secrets, sitefile, storage
 from lab.errors import LabError
+from lab.model import Made
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -34,13 +35,16 @@ def up(
     disk_mb: int = storage.DEFAULT_DISK_MB,
     with_secrets: bool = True,
     bare: Iterable[str] = (),
+    topology: str = "ha",
+    spare: bool = False,
 ) -> None:
     """Bring every host up and wait for its SSH; what runs already is left alone.
 
     After a lab whose processes were killed: cleans up what they left and starts again on the same disks. Hosts
     that were powered off on purpose are started too. ``with_secrets=False`` leaves the stack without secrets, for
     those who want hosts only. The hosts named in ``bare`` start from a bare image (see ``lab.bare``), and stay with
-    it as long as they have a disk. Raises LabError with the reason.
+    it as long as they have a disk. ``topology`` is that of a site file that is written now: all machines are there in
+    any case. ``spare``: a machine more than a site has. Raises LabError with the reason.
     """
     require_root()
     if disk_mb < storage.MINIMUM_DISK_MB:
@@ -51,12 +55,13 @@ def up(
         raise LabError(message)
     _refuse_elsewhere(spec)
     bare = tuple(bare)
+    _add_spare(spec, wanted=spare)
     images.ensure(spec, bare, say)  # may take minutes: not under the lock
     with _locked(spec, say):
         started = time.monotonic()
         images.record(spec, images.ensure(spec, bare, say))
         keys.ensure(spec)
-        if sitefile.ensure(spec, disk_mb=disk_mb):
+        if sitefile.ensure(spec, disk_mb=disk_mb, topology=topology):
             say(f"site file written: {spec.site_file}")
         if control.supervisor(spec) is None or control.status(spec) is None:
             _clean(spec)
@@ -123,6 +128,32 @@ def rebuild(spec: LabSpec, host: LabHost, say: Callable[[str], None], *, same_ke
             generation = sitefile.rebuilt(spec, host)
             say(f"{host.name}: new SSH host key and generation {generation} written to {spec.site_file}")
         control.ask(spec, "start", host=host.name)
+
+
+def readdress(spec: LabSpec, host: LabHost, address: str, say: Callable[[str], None]) -> None:
+    """Give a host another address, as its owner does: its network's file is changed, and it is started again.
+
+    The site file is told. What keadb placed there is left as it is. Raises LabError; doesn't wait for its SSH.
+    """
+    require_root()
+    with _locked(spec, say):
+        moved = spec.moved(host, address)
+        control.ask(spec, "readdress", host=host.name, address=address)
+        made = spec.made
+        spec.remember(Made(made.spare, {**made.addresses, host.short: moved.address}))
+        if sitefile.readdressed(spec, moved):
+            say(f"{host.name}: address {moved.address} written to {spec.site_file}")
+        control.ask(spec, "start", host=host.name)
+
+
+def _add_spare(spec: LabSpec, *, wanted: bool) -> None:
+    if not wanted or spec.made.spare:
+        return
+    if spec.folder.exists():
+        message = f"lab {spec.name} was made without the spare machine; take it down first: keadb lab down"
+        raise LabError(message)
+    spec.folder.mkdir(mode=0o700, parents=True)
+    spec.remember(Made(spare=True))
 
 
 def require_root() -> None:

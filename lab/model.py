@@ -1,10 +1,12 @@
-"""What a lab is made of: names, addresses and where its state lives. Pure; touches nothing."""
+"""What a lab is made of: names, addresses and where its state lives. Changes nothing."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
@@ -50,6 +52,19 @@ _HOSTS = (
     ("kea-db-02", 11, ("database", "etcd"), "lab-b"),
     ("kea-witness", 12, ("witness", "etcd"), "lab-c"),
 )
+_SPARE = ("kea-witness-02", 14, ("witness", "etcd"), "lab-d")
+"""A machine more, for labs that were made with one: the site file does not have it until somebody writes it there."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """Whether a lab has the spare machine, and the addresses that were changed since it was made."""
+
+    spare: bool = False
+    addresses: Mapping[str, IPv4Address] = field(default_factory=dict)
+
+
+_MADE = "made.json"
 
 
 @dataclass(frozen=True)
@@ -89,11 +104,42 @@ class LabSpec:
 
     @property
     def hosts(self) -> tuple[LabHost, ...]:
-        """Its hosts, in the site file's order."""
+        """Its machines, in the site file's order, with the addresses that they have now."""
+        made = self.made
+        known = (*_HOSTS, *((_SPARE,) if made.spare else ()))
         return tuple(
-            LabHost(f"{self.name}-{short}", short, SUBNET[number], roles, domain)
-            for short, number, roles, domain in _HOSTS
+            LabHost(f"{self.name}-{short}", short, made.addresses.get(short, SUBNET[number]), roles, domain)
+            for short, number, roles, domain in known
         )
+
+    @property
+    def made(self) -> Made:
+        """How this lab differs from others, as its folder has it."""
+        try:
+            data = json.loads((self.folder / _MADE).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return Made()
+        return Made(data["spare"], {short: IPv4Address(text) for short, text in data["addresses"].items()})
+
+    def remember(self, made: Made) -> None:
+        """Write that down; the folder must be there."""
+        data = {"spare": made.spare, "addresses": {short: str(a) for short, a in made.addresses.items()}}
+        temporary = self.folder / f"{_MADE}.new"
+        temporary.write_text(json.dumps(data) + "\n", encoding="utf-8")
+        temporary.replace(self.folder / _MADE)
+
+    def moved(self, host: LabHost, address: str) -> LabHost:
+        """Return the host with another address; LabError for one that is not free in the lab's network."""
+        try:
+            wanted = IPv4Address(address)
+        except ValueError:
+            wanted = SUBNET.network_address
+        taken = {GATEWAY, KEA_SERVER, VIP, SUBNET.network_address, SUBNET.broadcast_address}
+        taken |= {other.address for other in self.hosts}
+        if wanted not in SUBNET or wanted in taken:
+            message = f"address {address!r}: allowed is a free one of {SUBNET}"
+            raise LabError(message)
+        return replace(host, address=wanted)
 
     def host(self, name: str) -> LabHost:
         """Find a host by its name, or by what stands after the lab's name; LabError lists the known ones."""

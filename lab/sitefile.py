@@ -21,11 +21,17 @@ MEMORY_MB = 1024
 CORES = 2
 
 
-def site(spec: LabSpec, host_keys: Mapping[str, str], *, disk_gb: int, today: dt.date) -> dict[str, Any]:
+TOPOLOGIES = {"ha": ("kea-db-01", "kea-db-02", "kea-witness"), "single": ("kea-db-01",)}
+"""Which machines a new site file declares; all others are there, and nobody's."""
+
+
+def site(
+    spec: LabSpec, host_keys: Mapping[str, str], *, disk_gb: int, today: dt.date, topology: str = "ha"
+) -> dict[str, Any]:
     """Return the site's data. ``host_keys`` maps host names to lines ``ssh-ed25519 AAAA…``."""
     return {
         "name": spec.name,
-        "topology": "ha",
+        "topology": topology,
         "domain": DOMAIN,
         "platform": "debian-13",
         "network": {
@@ -39,24 +45,30 @@ def site(spec: LabSpec, host_keys: Mapping[str, str], *, disk_gb: int, today: dt
             "clients": [str(GATEWAY)],
         },
         "hosts": {
-            host.name: {
-                "roles": list(host.roles),
-                "address": str(host.address),
-                "ssh_host_key": host_keys[host.name],
-                "ssh_user": DEPLOY_USER,
-                "failure_domain": host.failure_domain,
-                "cores": CORES,
-                "memory_mb": MEMORY_MB,
-                "disk_gb": disk_gb,
-            }
+            host.name: entry(host, host_keys[host.name], disk_gb=disk_gb)
             for host in spec.hosts
+            if host.short in TOPOLOGIES[topology]
         },
         "kea": {"version": "2.6", "servers": {f"{spec.name}-sprmcr-l01": str(KEA_SERVER)}},
         "tls": {"ca_epoch": today.isoformat(), "epoch": today.isoformat()},
     }
 
 
-def ensure(spec: LabSpec, *, disk_mb: int) -> bool:
+def entry(host: LabHost, host_key: str, *, disk_gb: int) -> dict[str, Any]:
+    """Return what the site file says of a machine that it declares."""
+    return {
+        "roles": list(host.roles),
+        "address": str(host.address),
+        "ssh_host_key": host_key,
+        "ssh_user": DEPLOY_USER,
+        "failure_domain": host.failure_domain,
+        "cores": CORES,
+        "memory_mb": MEMORY_MB,
+        "disk_gb": disk_gb,
+    }
+
+
+def ensure(spec: LabSpec, *, disk_mb: int, topology: str = "ha") -> bool:
     """Write Pulumi.yaml and the site file if they aren't there; True when something was written.
 
     In a site file that is there only the pinned host keys are put right: it is the user's to change, and holds
@@ -76,8 +88,19 @@ def ensure(spec: LabSpec, *, disk_mb: int) -> bool:
             return False
     else:
         today = dt.datetime.now(tz=dt.UTC).date()
-        data = site(spec, host_keys, disk_gb=max(1, disk_mb // 1024), today=today)
+        data = site(spec, host_keys, disk_gb=max(1, disk_mb // 1024), today=today, topology=topology)
         document = {"config": {SITE_KEY: data}}
+    _write(spec, document)
+    return True
+
+
+def readdressed(spec: LabSpec, host: LabHost) -> bool:
+    """Write a host's address down; False when the site file doesn't have the host."""
+    document = yaml.safe_load(spec.site_file.read_text(encoding="utf-8"))
+    hosts = document["config"][SITE_KEY]["hosts"]
+    if host.name not in hosts:
+        return False
+    hosts[host.name]["address"] = str(host.address)
     _write(spec, document)
     return True
 

@@ -2,9 +2,9 @@
 
 It runs in the lab's network namespace, in a mount namespace of its own and in the lab's control group. When it and
 its containers are gone, mounts and loop devices are gone. It takes one JSON request a connection on a socket in
-the lab's folder: ``start``, ``power-off``, ``wipe``, ``freeze``, ``thaw``, ``cut``, ``heal``, ``wait-ssh``,
-``status``. Standard library only, so that it starts at once. A host that reboots comes back; one that stopped
-stays off.
+the lab's folder: ``start``, ``power-off``, ``wipe``, ``readdress``, ``freeze``, ``thaw``, ``cut``, ``heal``,
+``wait-ssh``, ``status``. Standard library only, so that it starts at once. A host that reboots comes back; one that
+stopped stays off.
 """
 
 from __future__ import annotations
@@ -124,6 +124,16 @@ class Supervisor:
             storage.renew(self.spec.disk(host))
             return {"wiped": True}
 
+    def readdress(self, host: LabHost, address: str) -> dict[str, Any]:
+        """Take the host's power and have it come back with another address; it stays off."""
+        self.power_off(host)
+        with self.host_locks[host.name]:
+            if self.running(host) or host.name not in self.roots:
+                message = f"{host.name} was started, or never was; try again"
+                raise LabError(message)
+            container.readdress(self.spec, self.spec.moved(host, address), self.roots[host.name])
+            return {"moved": True}
+
     def freeze(self, host: LabHost, *, frozen: bool) -> dict[str, Any]:
         """Stop every process of the host where it stands, or let them go on; False when it was so already."""
         with self.host_locks[host.name]:
@@ -181,6 +191,7 @@ class Supervisor:
             "start": lambda: self.start(host),
             "power-off": lambda: self.power_off(host),
             "wipe": lambda: self.wipe(host),
+            "readdress": lambda: self.readdress(host, str(request["address"])),
             "freeze": lambda: self.freeze(host, frozen=True),
             "thaw": lambda: self.freeze(host, frozen=False),
             "cut": lambda: self.cable(host, plugged=False),

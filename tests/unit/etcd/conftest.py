@@ -9,7 +9,8 @@ import pytest
 
 from hostkit import etcd_birth, etcd_rejoin
 from tests.unit.etcd.etcd_authority import Authority
-from tests.unit.etcd.etcd_fakes import FakeCluster, HostRoot, make_hosts
+from tests.unit.etcd.etcd_fake_cluster import FakeCluster
+from tests.unit.etcd.etcd_fakes import HostRoot, make_hosts
 
 
 @pytest.fixture(autouse=True)

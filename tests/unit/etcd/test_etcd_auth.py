@@ -10,7 +10,8 @@ import pytest
 from hostkit import etcd_auth, etcd_form, etcd_lead, etcd_plan, store
 from hostkit.errors import HostError
 from hostkit.etcd_client import Etcd
-from tests.unit.etcd.etcd_fakes import ADDRESSES, FakeCluster, HostRoot
+from tests.unit.etcd.etcd_fake_cluster import FakeCluster
+from tests.unit.etcd.etcd_fakes import ADDRESSES, HostRoot
 
 DB1, DB2, WITNESS = ADDRESSES
 ROOT = {"password": "root-secret-0123456789", "roles": ["root"]}

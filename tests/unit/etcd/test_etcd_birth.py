@@ -17,7 +17,8 @@ from hostkit import etcd_birth, etcd_form, etcd_plan
 from hostkit.errors import HostError, Refused
 from hostkit.etcd_client import fetch, tls_context
 from tests.unit.etcd.etcd_authority import Authority
-from tests.unit.etcd.etcd_fakes import ADDRESSES, BIRTH, DATA, FakeCluster, HostRoot, make_hosts
+from tests.unit.etcd.etcd_fake_cluster import FakeCluster
+from tests.unit.etcd.etcd_fakes import ADDRESSES, BIRTH, DATA, HostRoot, make_hosts
 
 DB1, DB2, WITNESS = ADDRESSES
 Outcome = dict[str, int | BaseException]

@@ -10,7 +10,8 @@ import pytest
 
 from hostkit import etcd_probe
 from hostkit.errors import BadInput, HostError
-from tests.unit.etcd.etcd_fakes import ADDRESSES, FakeCluster, HostRoot
+from tests.unit.etcd.etcd_fake_cluster import FakeCluster
+from tests.unit.etcd.etcd_fakes import ADDRESSES, HostRoot
 
 DB1, DB2, WITNESS = ADDRESSES
 

@@ -8,16 +8,8 @@ import pytest
 
 from hostkit import etcd_birth, etcd_plan, etcd_rejoin
 from hostkit.errors import HostError
-from tests.unit.etcd.etcd_fakes import (
-    ADDRESSES,
-    BIRTH,
-    CONFIG,
-    DATA,
-    REJOIN,
-    REJOIN_CONFIG,
-    FakeCluster,
-    HostRoot,
-)
+from tests.unit.etcd.etcd_fake_cluster import FakeCluster
+from tests.unit.etcd.etcd_fakes import ADDRESSES, BIRTH, CONFIG, DATA, REJOIN, REJOIN_CONFIG, HostRoot
 from tests.unit.etcd.test_etcd_birth import form, refused
 
 DB1, DB2, WITNESS = ADDRESSES

@@ -8,7 +8,8 @@ import pytest
 
 from hostkit import due, etcd_form, etcd_roll, software
 from hostkit.errors import HostError, Refused
-from tests.unit.etcd.etcd_fakes import ADDRESSES, UNIT, FakeCluster, HostRoot
+from tests.unit.etcd.etcd_fake_cluster import FakeCluster
+from tests.unit.etcd.etcd_fakes import ADDRESSES, UNIT, HostRoot
 
 DB1, DB2, WITNESS = ADDRESSES
 CONFIG = "/etc/etcd/keadb.yml"
