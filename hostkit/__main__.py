@@ -53,6 +53,7 @@ LAZY = (
     "patroni-pause",
     "kea-roles",
     "kea-database",
+    "leave",
 )
 """Verbs ``some-name`` in a module ``hostkit.some_name`` with ``main(ctx, argv) -> int``, loaded when called."""
 _OPTIONS = "[--root DIR] [--lock-wait SECONDS]"

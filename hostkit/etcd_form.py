@@ -69,7 +69,8 @@ def _bring_up(ctx: Context, plan: Plan) -> str:
         ctx.system.run(["systemctl", "restart", "--no-block", plan.unit], timeout=_SYSTEMCTL_SECONDS)
         return _MOVED
     how = "started"
-    if not plan.has_data(ctx):
+    # Data of a member that was removed (its host left the site file and is back) counts as none; it is put aside.
+    if not plan.has_data(ctx) or etcd_rejoin.removed(ctx, plan):
         how = etcd_birth.await_birth(ctx, plan)
         if how == etcd_birth.JOINS:
             etcd_rejoin.await_added(ctx, plan)

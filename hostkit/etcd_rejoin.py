@@ -12,6 +12,7 @@ never touched. What each does follows from the member list alone: cut anywhere, 
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 from http import HTTPStatus
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from hostkit import etcd_birth, etcd_change, files
 from hostkit.errors import HostError, Refused
-from hostkit.etcd_client import CLIENT_TLS, Etcd, Unreachable, fetch, member_list, tls_context
+from hostkit.etcd_client import CLIENT_TLS, Etcd, EtcdError, Unreachable, fetch, member_list, tls_context
 from hostkit.etcd_members import SETTLING, entry_of, in_the_way, leader, list_of_any, remember, settled
 
 if TYPE_CHECKING:
@@ -45,6 +46,21 @@ def added(entry: Entry | None) -> bool:
     return (
         entry is not None and not entry.get("clientURLs") and (bool(entry.get("isLearner")) or not entry.get("name"))
     )
+
+
+def removed(ctx: Context, plan: Plan) -> bool:
+    """Say whether this host's data is that of a member which the cluster has removed, by every peer that runs.
+
+    A removal is final: that data votes nowhere any more. One that is half way in has data too, of its new life.
+    """
+    if ctx.path(plan.rejoin_file).exists():
+        return False
+    tls = tls_context(ctx, plan.tls)
+    entries = []
+    for peer in plan.peers:
+        with contextlib.suppress(EtcdError):
+            entries.append(entry_of(plan, plan.me, member_list(peer, plan.peer_port, tls=tls)))
+    return bool(entries) and all(entry is None or added(entry) for entry in entries)
 
 
 # The blank host's part

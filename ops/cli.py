@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -187,8 +187,8 @@ def _operate(
             click.echo(f"warning: {warning}", err=True)
     sites.require_secrets(stack)
     enter_namespace(stack)
-    hosts = tuple(site.hosts)
-    seen = hosts_look.look(stack, site, only=repair) if look else hosts_look.Look()
+    seen = hosts_look.look(stack, site, only=repair) if look else hosts_look.without_asking(stack, site)
+    hosts = (*site.hosts, *(leaver.name for leaver in seen.leaving))
     for note in seen.notes:
         click.echo(f"warning: {note}", err=True)
     if ask:
@@ -214,7 +214,7 @@ def _run(
         return None
     import json
 
-    from ops import engine, progress
+    from ops import engine, leaving, progress
 
     out, err = _console(), _console(err=True)
     display: Any
@@ -230,13 +230,22 @@ def _run(
         replace=seen.replace,
         notes=tuple(seen.notes),
     )
+    goes = seen.leaving if operation == "up" else ()
+    _warn(leaving.stop(stack, goes, leaving.DATABASE))
     with display:
         result = engine.operate(stack, operation, hosts=hosts, display=display, options=options)
+    if not result.failed:
+        _warn(leaving.stop(stack, goes, leaving.ETCD))
     if as_json:
         click.echo(json.dumps(result.as_dict(), indent=2))
     else:
         _show(result, out, err)
     return result
+
+
+def _warn(lines: Iterable[str]) -> None:
+    for line in lines:
+        click.echo(f"warning: {line}", err=True)
 
 
 def _show(result: Result, out: Console, err: Console) -> None:

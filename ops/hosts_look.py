@@ -22,6 +22,7 @@ from keadb.bundle import APPLIER, applier_command
 from keadb.site import Host, Site
 from ops.events import COMMAND_TYPE, place_of, urn_name
 from ops.exits import CommandError
+from ops.leaving import Leaver, leavers
 from ops.pulumi_cli import NO_STACK, Engine
 from ops.secrets import DEPLOY_KEY, secret_values
 from ops.stacks import Stack
@@ -67,6 +68,8 @@ class Look:
 
     replace: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
+    leaving: tuple[Leaver, ...] = ()
+    """Hosts that the state has and the site file does not."""
 
 
 def look(stack: Stack, site: Site, *, only: Sequence[str] = ()) -> Look:
@@ -84,12 +87,26 @@ def look(stack: Stack, site: Site, *, only: Sequence[str] = ()) -> Look:
     with ThreadPoolExecutor() as pool:
         # Two calls of the CLI, a third of a second each.
         secret = pool.submit(secret_values, stack)
-        given = applied(_state(engine), site)
+        state = _state(engine)
+        given = applied(state, site)
         if not any(host.urns for host in given.values()):
             return Look()
         key = secret.result()[DEPLOY_KEY]
     seen = asyncio.run(_ask_all([site.hosts[name] for name, host in given.items() if host.urns], key))
-    return decide(site, given, seen, only=only)
+    return _leaving(decide(site, given, seen, only=only), state, site)
+
+
+def without_asking(stack: Stack, site: Site) -> Look:
+    """Return what the state alone says; no host is asked, so nothing is to be replaced."""
+    engine = Engine(stack)
+    engine.prepare_backend()
+    return _leaving(Look(), _state(engine), site)
+
+
+def _leaving(made: Look, state: Mapping[str, Any], site: Site) -> Look:
+    made.leaving = leavers(state, list(site.hosts))
+    made.notes += [leaver.note for leaver in made.leaving]
+    return made
 
 
 def _state(engine: Engine) -> Mapping[str, Any]:
