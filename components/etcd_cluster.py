@@ -35,7 +35,7 @@ CONFIG = "/etc/etcd/keadb.yml"
 DATA = "/var/lib/etcd/keadb"
 PLAN = "/etc/keadb/cluster/etcd.json"
 
-_BIRTH_FILE = "/var/lib/keadb/etcd-birth.json"
+_BIRTH_FILE = "/var/lib/keadb/etcd-birth.env"
 _REJOIN_FILE = "/var/lib/keadb/etcd-rejoin.env"
 _REJOIN_CONFIG = "/etc/etcd/keadb-rejoin.yml"
 _INSTALLER = "/usr/lib/keadb/install-etcd"
@@ -79,7 +79,6 @@ def etcd_bundle(site: Site, host: Host) -> Bundle:
                 "etcd/etcd.yml.j2",
                 site=site,
                 host=host,
-                members=site.etcd_hosts,
                 data_dir=DATA,
                 client_port=CLIENT_PORT,
                 peer_port=PEER_PORT,

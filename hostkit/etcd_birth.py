@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import socketserver
 import sys
 import threading
@@ -78,17 +79,34 @@ class Answer:
 def decided(ctx: Context, plan: Plan) -> bool:
     """Say whether this host decided this very birth earlier and was cut before its member was healthy."""
     try:
-        record = json.loads(ctx.path(plan.birth_file).read_text(encoding="utf-8"))
-        return bool(record["members"] == digest(plan))
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return _record(plan) in ctx.path(plan.birth_file).read_text(encoding="utf-8").splitlines()
+    except (FileNotFoundError, ValueError):
         return False
+
+
+def _record(plan: Plan) -> str:
+    return f"KEADB_ETCD_BIRTH={digest(plan)}"
 
 
 def decide(ctx: Context, plan: Plan) -> None:
     """Record the decision, so that a cut does not make this host decide anew. The unit starts only with it."""
-    record = {"cluster": plan.cluster, "members": digest(plan)}
-    text = json.dumps(record, indent=1, sort_keys=True) + "\n"
+    first_start(ctx, plan, "new", ",".join(f"{m.name}={plan.peer_url(m)}" for m in plan.members))
+    text = f"KEADB_ETCD_CONFIG={plan.rejoin_config}\n{_record(plan)}\n"
     files.replace(ctx, plan.birth_file, text.encode(), mode=0o600, owner=files.Owner.root(ctx))
+
+
+def first_start(ctx: Context, plan: Plan, state: str, members: str) -> None:
+    """Write the configuration with which a blank member starts: the usual one, and who the others are.
+
+    The usual one does not say that, so that a member which runs has nothing to read when others come and go.
+    """
+    text = ctx.path(plan.config).read_text(encoding="utf-8")
+    text, states = re.subn(r"(?m)^initial-cluster-state: .*$", f"initial-cluster-state: {state}", text)
+    text, lists = re.subn(r"(?m)^initial-cluster: .*$", f"initial-cluster: {members}", text)
+    if (states, lists) != (1, 1):
+        msg = f"{plan.config} has no initial-cluster and initial-cluster-state, each in a line of its own"
+        raise HostError(msg)
+    files.replace(ctx, plan.rejoin_config, text.encode(), mode=0o644, owner=files.Owner.root(ctx))
 
 
 def done(ctx: Context, plan: Plan) -> None:

@@ -42,7 +42,8 @@ class Plan:
     """The declared etcd cluster as this host sees it.
 
     ``birth_file`` records a decision to be born until the member is healthy; the unit's condition names it too.
-    ``rejoin_file`` has the unit start with ``rejoin_config`` instead of ``config`` while the member joins again.
+    It, or ``rejoin_file`` where a member joins a running cluster, has the unit start with ``rejoin_config`` instead
+    of ``config``: only there all members are named.
     ``sets_up_auth`` is true on exactly one host; ``leads`` on the one that etcd's leadership belongs to.
     ``patroni_user`` is Patroni's login in use, ``patroni_secret`` names its password, ``patroni_role`` its rights.
     ``birth_seconds`` limits the wait for peers, ``health_seconds`` the wait for a quorum.

@@ -13,7 +13,6 @@ never touched. What each does follows from the member list alone: cut anywhere, 
 from __future__ import annotations
 
 import contextlib
-import re
 import sys
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -100,17 +99,11 @@ def prepare(ctx: Context, plan: Plan) -> None:
     the members are.
     """
     members = _initial_cluster(ctx, plan)
-    text = ctx.path(plan.config).read_text(encoding="utf-8")
-    text, states = re.subn(r"(?m)^initial-cluster-state: .*$", "initial-cluster-state: existing", text)
-    text, lists = re.subn(r"(?m)^initial-cluster: .*$", f"initial-cluster: {members}", text)
-    if (states, lists) != (1, 1):
-        msg = f"{plan.config} has no initial-cluster and initial-cluster-state, each in a line of its own"
-        raise HostError(msg)
     _put_aside(ctx, plan)
     ctx.system.run(["systemd-tmpfiles", "--create", TMPFILES], timeout=30)
-    root = files.Owner.root(ctx)
-    files.replace(ctx, plan.rejoin_config, text.encode(), mode=0o644, owner=root)
-    files.replace(ctx, plan.rejoin_file, f"KEADB_ETCD_CONFIG={plan.rejoin_config}\n".encode(), mode=0o600, owner=root)
+    etcd_birth.first_start(ctx, plan, "existing", members)
+    text = f"KEADB_ETCD_CONFIG={plan.rejoin_config}\n".encode()
+    files.replace(ctx, plan.rejoin_file, text, mode=0o600, owner=files.Owner.root(ctx))
 
 
 def done(ctx: Context, plan: Plan) -> None:

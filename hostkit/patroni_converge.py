@@ -13,7 +13,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from hostkit import patroni_plan
-from hostkit.errors import HostError, Refused
+from hostkit.errors import Refused
 from hostkit.patroni_client import Rest
 from hostkit.patroni_parameters import needs_restart
 from hostkit.patroni_probe import look
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 HEALTH_SECONDS = 60.0
 """Limit for the cluster to be healthy before parameters are sent that need a restart."""
+READ_SECONDS = 130.0
+"""Limit for settings that were sent to be read back: two loops of the longest that a site file may have."""
 OPERATORS_KEYS = frozenset(["pause"])
 """Top-level keys of the live configuration that are nobody's declaration."""
 
@@ -67,16 +69,19 @@ def converge(ctx: Context, plan: Settings, rest: Rest) -> dict[str, Any]:
         for line in lines(patch, live):
             say(line)
         rest.patch_config(member, patch)
-        _, after = rest.first("config")
-        left = difference({k: v for k, v in after.items() if k not in OPERATORS_KEYS}, plan.config)
-        if left:
-            msg = f"Patroni took the settings but etcd still differs in: {'; '.join(lines(left, after))}"
-            raise HostError(msg)
+        # Patroni answers from what it last read of etcd, which may be a loop old.
+        until(ctx, plan, "etcd has the settings", lambda: _left(plan, rest), seconds=READ_SECONDS)
         loops = Loops(rest)
         until(ctx, plan, "every node has taken over the settings", loops.missing)
     restarted = restart_pending(ctx, plan, rest)
     until(ctx, plan, "the cluster is healthy", lambda: unhealthy(plan, rest))
     return {"changed": bool(patch or restarted), "settings": lines(patch, live), "restarted": restarted}
+
+
+def _left(plan: Settings, rest: Rest) -> str:
+    _, after = rest.first("config")
+    left = difference({k: v for k, v in after.items() if k not in OPERATORS_KEYS}, plan.config)
+    return f"Patroni took the settings but etcd still differs in: {'; '.join(lines(left, after))}" if left else ""
 
 
 def _leaderless(plan: Settings, rest: Rest) -> str:

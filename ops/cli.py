@@ -230,12 +230,12 @@ def _run(
         replace=seen.replace,
         notes=tuple(seen.notes),
     )
-    goes = seen.leaving if operation == "up" else ()
-    _warn(leaving.stop(stack, goes, leaving.DATABASE))
+    goes = leaving.Leaving(stack, seen.leaving if operation == "up" else ())
+    _warn(goes.stop(leaving.DATABASE))
     with display:
         result = engine.operate(stack, operation, hosts=hosts, display=display, options=options)
     if not result.failed:
-        _warn(leaving.stop(stack, goes, leaving.ETCD))
+        _warn(goes.stop(leaving.ETCD))
     if as_json:
         click.echo(json.dumps(result.as_dict(), indent=2))
     else:

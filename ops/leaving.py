@@ -57,21 +57,27 @@ def leavers(state: Mapping[str, Any], declared: Sequence[str]) -> tuple[Leaver, 
     )
 
 
-def stop(stack: Stack, who: Sequence[Leaver], what: str) -> list[str]:
-    """Stop on each of these hosts what it carries of this; return what people should know.
+class Leaving:
+    """These hosts over SSH. Make it before the engine runs: afterwards its state has forgotten them."""
 
-    CommandError when a host refuses, with its reason. One that cannot be reached is only told of: it may be gone.
-    """
-    concerned = [leaver for leaver in who if what in leaver.carries]
-    if not concerned:
-        return []
-    state = json.loads(Engine(stack).call("stack", "export", "--show-secrets"))
-    identity = asyncssh.import_private_key(secret_values(stack)[DEPLOY_KEY])
-    return asyncio.run(_stop_all([_reached(state, leaver) for leaver in concerned], identity, what))
+    def __init__(self, stack: Stack, who: Sequence[Leaver]) -> None:
+        """Read how they are reached; nothing is read when there are none. CommandError when that is not possible."""
+        self._hosts: list[Host] = []
+        if who:
+            state = json.loads(Engine(stack).call("stack", "export", "--show-secrets"))
+            self._identity = asyncssh.import_private_key(secret_values(stack)[DEPLOY_KEY])
+            self._hosts = [_reached(state, leaver) for leaver in who if leaver.carries]
 
+    def stop(self, what: str) -> list[str]:
+        """Stop on each of the hosts what it carries of this; return what people should know.
 
-async def _stop_all(hosts: Sequence[Host], identity: asyncssh.SSHKey, what: str) -> list[str]:
-    return [line for host in hosts for line in await _stop(host, identity, what)]
+        CommandError when a host refuses, with its reason. One that cannot be reached is only told of: it may be gone.
+        """
+        concerned = [host for host in self._hosts if what in host.roles]
+        return asyncio.run(self._stop_all(concerned, what)) if concerned else []
+
+    async def _stop_all(self, hosts: Sequence[Host], what: str) -> list[str]:
+        return [line for host in hosts for line in await _stop(host, self._identity, what)]
 
 
 async def _stop(host: Host, identity: asyncssh.SSHKey, what: str) -> list[str]:

@@ -20,7 +20,7 @@ from tests.unit.etcd.etcd_authority import Authority
 ADDRESSES = {"site-db-01": "127.0.30.10", "site-db-02": "127.0.30.11", "site-witness": "127.0.30.12"}
 UNIT = "keadb-etcd.service"
 DATA = "/var/lib/etcd/keadb"
-BIRTH = "/var/lib/keadb/etcd-birth.json"
+BIRTH = "/var/lib/keadb/etcd-birth.env"
 CONFIG, REJOIN_CONFIG, REJOIN = "/etc/etcd/keadb.yml", "/etc/etcd/keadb-rejoin.yml", "/var/lib/keadb/etcd-rejoin.env"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import socket
@@ -260,7 +259,7 @@ class TestCut:
         self, hosts: dict[str, HostRoot], cluster: FakeCluster
     ) -> None:
         limit(hosts, 0.3)
-        hosts[DB1].write(BIRTH, json.dumps({"cluster": "site", "members": "of another plan"}))
+        hosts[DB1].write(BIRTH, "KEADB_ETCD_BIRTH=of-another-plan\n")
         refused(form(hosts[DB1]), DB1)
         assert not hosts[DB1].exists(BIRTH), "the unit would start with it at the next boot"
         assert not cluster.running

@@ -51,15 +51,14 @@ def ubuntu() -> dict[str, Any]:
 
 
 class TestConfiguration:
-    def test_all_members_are_told_the_same_cluster(self) -> None:
-        same = [{k: v for k, v in config(h).items() if k.startswith("initial-cluster")} for h in (DB1, DB2, WITNESS)]
-        assert same[0] == same[1] == same[2]
-        assert same[0] == {
-            "initial-cluster": f"{DB1}=https://172.30.30.10:2380,{DB2}=https://172.30.30.11:2380,"
-            f"{WITNESS}=https://172.30.30.12:2380",
+    def test_a_running_member_has_nothing_to_read_when_others_come_and_go(self) -> None:
+        found = {k: v for k, v in config(DB1).items() if k.startswith("initial-cluster")}
+        assert found == {
+            "initial-cluster": f"{DB1}=https://172.30.30.10:2380",
             "initial-cluster-token": "lab",
             "initial-cluster-state": "new",
         }
+        assert config(DB1, data=single()) == config(DB1)
 
     def test_addresses_are_the_nodes_own(self) -> None:
         found = config(DB2)
@@ -135,9 +134,16 @@ class TestStaged:
         service = dict(parsed["Service"])
         assert service["ExecStart"] == "/usr/bin/etcd --config-file=${KEADB_ETCD_CONFIG}"
         assert service["Environment"] == f"KEADB_ETCD_CONFIG={CONFIG}"
-        # What joining writes there wins, and it need not be there.
-        assert service["EnvironmentFile"] == f"-{json.loads(form(DB1).files[etcd_plan.PLAN].content)['rejoin_file']}"
-        assert (service["Type"], service["User"], service["Restart"]) == ("notify", "etcd", "always")
+        # What birth and joining write there wins, and it need not be there.
+        plan = json.loads(form(DB1).files[etcd_plan.PLAN].content)
+        text = staged().files[UNIT_FILE].content
+        assert [line for line in text.splitlines() if line.startswith("EnvironmentFile=")] == [
+            f"EnvironmentFile=-{plan['birth_file']}",
+            f"EnvironmentFile=-{plan['rejoin_file']}",
+        ]
+        assert (service["Type"], service["User"]) == ("notify", "etcd")
+        # A member that was removed ends with success, and stays down.
+        assert (service["Restart"], service["RestartForceExitStatus"]) == ("on-failure", "SIGTERM SIGINT")
         assert service["TimeoutStartSec"] == "infinity"
         assert parsed["Unit"]["StartLimitIntervalSec"] == "0"
 
