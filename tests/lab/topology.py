@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lab import keys
 from lab.sitefile import TOPOLOGIES, entry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from lab.api import Lab
 
-Edit = Callable[[dict[str, Any]], None] if TYPE_CHECKING else Any
+Edit = Callable[[dict[str, Any]], None]
 
 
 def topology(lab: Lab, wanted: str) -> Edit:

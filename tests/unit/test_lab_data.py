@@ -19,8 +19,9 @@ from lab import keys, load, secrets, sitefile
 from lab.api import Lab
 from lab.errors import LabError
 from lab.load import parameters
-from lab.model import LabSpec, lab_spec
+from lab.model import LabSpec, Made, lab_spec
 from lab.reservations import COUNT, SUBNETS, generate
+from tests.lab.topology import topology
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,6 +69,58 @@ class TestNames:
         monkeypatch.setenv("KEADB_LAB_STATE", str(tmp_path))
         assert lab_spec().folder == tmp_path / "t9"
         assert lab_spec("t8").folder == tmp_path / "t8"
+
+
+class TestMachines:
+    """Which machines a lab has, and where, apart from what its site file declares."""
+
+    def test_a_spare_one_is_there_and_not_declared(self, spec: LabSpec) -> None:
+        """With its key, like any other; nobody's until somebody writes it into the site file."""
+        spec.remember(Made(spare=True))
+        keys.ensure(spec)
+        assert [host.short for host in spec.hosts][-1] == "kea-witness-02"
+        sitefile.ensure(spec, disk_mb=4096)
+        assert set(declared(spec)) == {"t1-kea-db-01", "t1-kea-db-02", "t1-kea-witness"}
+
+    def test_topology_single_declares_one_of_them(self, spec: LabSpec) -> None:
+        """The others run all the same, so that the site can grow."""
+        assert len(spec.hosts) == 3
+        sitefile.ensure(spec, disk_mb=4096, topology="single")
+        assert set(declared(spec)) == {"t1-kea-db-01"}
+        load_site(yaml.safe_load(spec.site_file.read_text())["config"]["keadb:site"], source="lab")
+
+    def test_an_edit_makes_it_a_whole_site_and_takes_it_back(self, spec: LabSpec) -> None:
+        """What stays keeps its entry; the site model accepts both."""
+        sitefile.ensure(spec, disk_mb=4096, topology="single")
+        data = yaml.safe_load(spec.site_file.read_text())["config"]["keadb:site"]
+        data["hosts"]["t1-kea-db-01"]["generation"] = 7
+        lab = Lab("t1")
+        lab.spec = spec
+        for wanted, count in (("ha", 3), ("single", 1)):
+            topology(lab, wanted)(data)
+            site = load_site(data, source="lab")
+            assert (site.topology, len(site.hosts)) == (wanted, count)
+            assert site.hosts["t1-kea-db-01"].generation == 7
+
+    def test_a_new_address_is_remembered_and_told(self, spec: LabSpec) -> None:
+        """In the lab's own record and in its site file, where the host is declared."""
+        sitefile.ensure(spec, disk_mb=4096)
+        moved = spec.moved(spec.host("db-02"), "172.30.30.21")
+        spec.remember(Made(addresses={moved.short: moved.address}))
+        assert str(spec.host("db-02").address) == "172.30.30.21"
+        assert sitefile.readdressed(spec, spec.host("db-02"))
+        assert declared(spec)["t1-kea-db-02"]["address"] == "172.30.30.21"
+
+    @pytest.mark.parametrize("address", ["172.30.30.10", "172.30.30.13", "172.30.30.255", "10.0.0.1", "x"])
+    def test_only_free_addresses_are_taken(self, spec: LabSpec, address: str) -> None:
+        """Another host's, the VIP, another network's, none at all."""
+        with pytest.raises(LabError, match=f"address '{address}': allowed is a free one of 172.30.30.0/24"):
+            spec.moved(spec.host("db-02"), address)
+
+
+def declared(spec: LabSpec) -> dict[str, Any]:
+    """Return the hosts of the site file."""
+    return dict(yaml.safe_load(spec.site_file.read_text())["config"]["keadb:site"]["hosts"])
 
 
 class TestReservations:

@@ -181,6 +181,11 @@ class TestCleaning:
         with pytest.raises(LabError, match="a real stack has this name"):
             lifecycle.up(spec, lambda _line: None)
 
+    def test_the_spare_machine_is_there_from_the_start_or_never(self, spec: LabSpec) -> None:
+        """A lab that has a folder has its machines."""
+        with pytest.raises(LabError, match="was made without the spare machine"):
+            lifecycle.up(spec, lambda _line: None, spare=True)
+
     def test_too_small_a_disk_is_refused(self, spec: LabSpec) -> None:
         """PostgreSQL could not even be born on it."""
         with pytest.raises(LabError, match="disk size 100 MiB: at least 256"):
@@ -274,6 +279,17 @@ class TestSeeds:
         keys.ensure(spec)
         assert container.seed(spec, host, root)
         assert (root / "etc/ssh/ssh_host_ed25519_key").read_bytes() == spec.host_key(host).read_bytes()
+
+    def test_another_address_leaves_the_other_files_alone(self, spec: LabSpec, root: Path) -> None:
+        """Only the network's file changes, and the next start does not write the rest anew."""
+        host = spec.hosts[0]
+        container.seed(spec, host, root)
+        (root / "etc/hosts").write_text("the site's own")
+        moved = spec.moved(host, "172.30.30.20")
+        container.readdress(spec, moved, root)
+        assert "Address=172.30.30.20/24\n" in (root / "etc/systemd/network/10-host0.network").read_text()
+        assert not container.seed(spec, moved, root)
+        assert (root / "etc/hosts").read_text() == "the site's own"
 
     def test_machine_ids_differ(self, spec: LabSpec, tmp_path: Path) -> None:
         """Between hosts and between labs: networkd derives addresses from them."""

@@ -9,7 +9,7 @@ import pytest
 
 from hostkit import leave, units
 from hostkit.errors import BadInput, Refused
-from hostkit.patroni_client import RestError
+from hostkit.patroni_client import Rest, RestError
 from tests.unit.etcd.etcd_fakes import ADDRESSES, UNIT
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def database(host: HostRoot, monkeypatch: pytest.MonkeyPatch, role: str | None) 
             raise RestError(msg)
         return {"role": role, "state": "running"}
 
-    monkeypatch.setattr(leave.Rest, "node", node)
+    monkeypatch.setattr(Rest, "node", node)
 
 
 class TestDatabase:
