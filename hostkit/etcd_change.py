@@ -43,7 +43,8 @@ def after(ctx: Context, plan: Plan) -> list[str]:
 def readdress(ctx: Context, plan: Plan, record: Record) -> list[str]:
     """Tell etcd the new addresses of members whose host was declared with another one before.
 
-    Refused, with nothing changed, unless all others are declared, vote and are healthy.
+    Refused, with nothing changed, unless all who did not move are declared, vote and are healthy: one that moved may
+    be out of reach until the others know where it is, and to be told costs nobody a vote.
     """
     tls = tls_context(ctx, CLIENT_TLS)
     done = []
@@ -52,7 +53,8 @@ def readdress(ctx: Context, plan: Plan, record: Record) -> list[str]:
         if member is None:
             continue
         known = etcd_members.list_of_any(plan, _me_first(plan), tls)
-        problems = etcd_members.in_the_way(plan, entry, known, tls, record=record)
+        settled = [e for e in known if etcd_members.moved_to(plan, e, record) is None]
+        problems = etcd_members.in_the_way(plan, entry, settled, tls, record=record)
         if problems:
             msg = (
                 f"etcd knows {member.name} by an earlier address, and may not be told the new one while the others "

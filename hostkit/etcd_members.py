@@ -69,9 +69,10 @@ def shown(entry: Entry) -> str:
 
 
 def located(plan: Plan, entry: Entry) -> Member:
-    """Return where an entry's member is, declared or not."""
+    """Return where an entry's member is, declared or not: a host that moved is where it is declared now."""
+    named = (m for m in plan.members if m.name == entry.get("name"))
     url = next(iter(entry.get("peerURLs", ())), "")
-    return member_of(plan, entry) or Member(shown(entry), urlsplit(url).hostname or "")
+    return member_of(plan, entry) or next(named, None) or Member(shown(entry), urlsplit(url).hostname or "")
 
 
 def healthy(plan: Plan, entry: Entry, tls: ssl.SSLContext) -> tuple[bool, str]:
@@ -98,14 +99,10 @@ def in_the_way(
     for entry in known:
         if about is not None and entry["id"] == about["id"]:
             continue
-        if member_of(plan, entry) is not None:
+        if member_of(plan, entry) is not None or moved_to(plan, entry, record or {}) is not None:
             well, why = healthy(plan, entry, tls)
             problems += [] if well else [why]
-        elif record is None:
-            continue
-        elif moved_to(plan, entry, record):
-            problems.append(f"{shown(entry)} is still known by its earlier address")
-        elif not has_left(plan, entry, record):
+        elif record is not None and not has_left(plan, entry, record):
             problems.append(f"{shown(entry)} is a member but not in the site file")
     return problems
 

@@ -90,7 +90,7 @@ def look(stack: Stack, site: Site, *, only: Sequence[str] = ()) -> Look:
         state = _state(engine)
         given = applied(state, site)
         if not any(host.urns for host in given.values()):
-            return Look()
+            return _leaving(Look(), state, site)
         key = secret.result()[DEPLOY_KEY]
     seen = asyncio.run(_ask_all([site.hosts[name] for name, host in given.items() if host.urns], key))
     return _leaving(decide(site, given, seen, only=only), state, site)

@@ -39,8 +39,9 @@ class FakeCluster:
         self.lock = threading.Lock()
 
     def entry(self, name: str) -> dict[str, Any]:
-        """Return a member's entry of the list."""
-        return next(m for m in self.list if m["peerURLs"] == [self.url(name)])
+        """Return a member's entry of the list, by its address, else by the name that it has."""
+        by_address = (m for m in self.list if m["peerURLs"] == [self.url(name)])
+        return next(by_address, None) or next(m for m in self.list if m["name"] == name)
 
     def url(self, name: str) -> str:
         """Return a member's peer address."""
@@ -57,8 +58,11 @@ class FakeCluster:
     @property
     def quorum(self) -> bool:
         """Whether more than half of the voters run."""
-        voters = [m["peerURLs"] for m in self.list if not m.get("isLearner")]
-        return sum([self.url(name)] in voters for name in self.running) * 2 > len(voters)
+        voters = [m for m in self.list if not m.get("isLearner")]
+        there = {
+            name for name in self.running for m in voters if [self.url(name)] == m["peerURLs"] or name == m["name"]
+        }
+        return len(there) * 2 > len(voters)
 
     def start(self, name: str) -> None:
         """Start a member: serves its peers at once, its clients' health with a quorum."""

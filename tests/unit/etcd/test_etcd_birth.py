@@ -17,7 +17,7 @@ from hostkit.errors import HostError, Refused
 from hostkit.etcd_client import fetch, tls_context
 from tests.unit.etcd.etcd_authority import Authority
 from tests.unit.etcd.etcd_fake_cluster import FakeCluster
-from tests.unit.etcd.etcd_fakes import ADDRESSES, BIRTH, DATA, HostRoot, make_hosts
+from tests.unit.etcd.etcd_fakes import ADDRESSES, BIRTH, CONFIG, DATA, REJOIN_CONFIG, HostRoot, make_hosts
 
 DB1, DB2, WITNESS = ADDRESSES
 Outcome = dict[str, int | BaseException]
@@ -80,6 +80,25 @@ class TestAllBlank:
         form(*hosts.values())
         assert cluster.quorum
         assert all(h.system.started for h in hosts.values())
+
+    def test_the_first_start_is_told_all_members_and_later_ones_nothing(
+        self, hosts: dict[str, HostRoot], cluster: FakeCluster
+    ) -> None:
+        told: list[str] = []
+        usual = (hosts[DB1].root / CONFIG[1:]).read_text()
+
+        def start() -> None:
+            told.extend((hosts[DB1].root / path[1:]).read_text() for path in (BIRTH, REJOIN_CONFIG))
+            cluster.start(DB1)
+
+        hosts[DB1].system.on_start = start
+        assert form(*hosts.values()) == dict.fromkeys(hosts, 0)
+        record, config = told
+        assert f"KEADB_ETCD_CONFIG={REJOIN_CONFIG}" in record.splitlines()
+        members = ",".join(f"{name}={cluster.url(name)}" for name in hosts)
+        assert config == usual.replace("all=of-them", members)
+        assert not hosts[DB1].exists(REJOIN_CONFIG)
+        assert (hosts[DB1].root / CONFIG[1:]).read_text() == usual
 
     def test_a_single_member_needs_nobody(self, tmp_path: Path, authority: Authority) -> None:
         hosts = make_hosts(tmp_path / "single", authority, [DB1])

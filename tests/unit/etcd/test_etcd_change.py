@@ -175,17 +175,36 @@ class TestMoved:
         assert form(hosts[WITNESS]) == {WITNESS: 0}
         assert running.list[1]["peerURLs"] == ["https://127.0.30.99:2380"]
 
-    def test_one_at_a_time(self, hosts: Hosts, running: FakeCluster) -> None:
+    def test_a_leader_that_moved_is_found_where_it_is_declared(self, hosts: Hosts, running: FakeCluster) -> None:
+        form(*hosts.values())
+        old = "https://127.0.30.99:2380"
+        running.entry(WITNESS)["peerURLs"] = [old]
+        self._had(running, WITNESS, old)
+        assert running.leader == WITNESS
+        assert form(hosts[WITNESS]) == {WITNESS: 0}
+        assert running.entry(WITNESS)["name"] == WITNESS
+
+    def test_two_are_told_one_after_the_other_though_neither_is_reached_before(
+        self, hosts: Hosts, running: FakeCluster
+    ) -> None:
         form(*hosts.values())
         for number, name in enumerate((DB1, DB2)):
             old = f"https://127.0.30.9{number}:2380"
             running.entry(name)["peerURLs"] = [old]
             self._had(running, name, old)
-        running.leader = WITNESS
-        hosts[WITNESS].set_plan(health_seconds=0.5)
-        outcome = form(hosts[WITNESS])[WITNESS]
-        assert isinstance(outcome, HostError)
-        assert [m["peerURLs"] for m in running.list[:2]] != [[running.url(DB1)], [running.url(DB2)]]
+        assert form(hosts[WITNESS]) == {WITNESS: 0}
+        assert [m["peerURLs"] for m in running.list[:2]] == [[running.url(DB1)], [running.url(DB2)]]
+
+    def test_not_while_another_one_is_not_healthy(self, hosts: Hosts, running: FakeCluster) -> None:
+        form(*hosts.values())
+        old = "https://127.0.30.99:2380"
+        running.entry(DB2)["peerURLs"] = [old]
+        self._had(running, DB2, old)
+        running.stop(DB1)
+        message = refused(form(hosts[WITNESS]), WITNESS)
+        assert f"etcd knows {DB2} by an earlier address" in message
+        assert DB1 in message
+        assert running.list[1]["peerURLs"] == [old]
 
     @staticmethod
     def _had(cluster: FakeCluster, name: str, url: str) -> None:

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import asyncssh
 import pytest
 
-from ops import leaving
+from keadb.site import load_site
+from ops import hosts_look, leaving
 from ops.exits import CommandError
 from ops.leaving import DATABASE, ETCD, Leaver, Leaving, leavers
+from tests.unit.core.samples import single
 from tests.unit.ops.test_hosts_look import ONE, STATE, TWO, WITNESS, urn
 
 if TYPE_CHECKING:
@@ -117,3 +119,16 @@ def test_one_that_cannot_be_stopped_is_only_told_of(reach: Any, answer: Any, tol
     reach(answer)
     (line,) = Leaving(STACK, LEAVER).stop(DATABASE)
     assert told in line
+
+
+def test_a_site_of_new_hosts_only_still_knows_who_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else one machine could be replaced by another that begins with an empty database."""
+    engine = SimpleNamespace(prepare_backend=lambda: None, call=lambda *_words: json.dumps(STATE))
+    monkeypatch.setattr(hosts_look, "Engine", lambda _stack: engine)
+    monkeypatch.setattr(hosts_look, "secret_values", lambda _stack: {})
+    data = single()
+    data["hosts"] = {f"{data['name']}-kea-db-09": next(iter(data["hosts"].values()))}
+    for made in (hosts_look.look, hosts_look.without_asking):
+        seen = made(STACK, load_site(data, source="test"))
+        assert [leaver.name for leaver in seen.leaving] == [ONE, TWO, WITNESS]
+        assert seen.notes == [leaver.note for leaver in seen.leaving]
