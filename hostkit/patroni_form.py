@@ -59,6 +59,9 @@ def main(ctx: Context, argv: list[str]) -> int:  # noqa: ARG001 - the signature 
         _mark(ctx, plan.start_once)
         units.systemctl(ctx, "reset-failed", "--", plan.unit)
         units.systemctl(ctx, "start", "--", plan.unit)
+    elif _restarts(ctx, plan) >= CRASHES:
+        # Those were before what was just placed, such as the address that its host has by now.
+        units.systemctl(ctx, "reset-failed", "--", plan.unit)
     rest = Rest(ctx, plan.cluster)
     # One that was just started has read everything.
     stale = () if started else due.due(ctx, plan.unit) + software.newer(ctx, software.PATRONI)
@@ -230,10 +233,16 @@ def _until_running(ctx: Context, plan: Form, rest: Rest) -> tuple[dict[str, Any]
         ctx.system.sleep(POLL_SECONDS)
 
 
+def _restarts(ctx: Context, plan: Form) -> int:
+    """Return how often systemd has restarted the unit since it was last started or its failures forgotten."""
+    said = units.systemctl(ctx, "show", "--property=NRestarts", "--value", "--", plan.unit).strip()
+    return int(said) if said.isdigit() else 0
+
+
 def _give_up(ctx: Context, plan: Form, words: str, *, began: float, stalled_since: float) -> None:
     now = ctx.system.monotonic()
-    restarts = units.systemctl(ctx, "show", "--property=NRestarts", "--value", "--", plan.unit).strip()
-    if restarts.isdigit() and int(restarts) >= CRASHES:
+    restarts = _restarts(ctx, plan)
+    if restarts >= CRASHES:
         why = f"{plan.unit} has been restarted {restarts} times"
     elif now - stalled_since >= STALL_SECONDS:
         why = f"no progress for {STALL_SECONDS:g} s"

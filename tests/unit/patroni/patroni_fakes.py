@@ -63,6 +63,8 @@ class FakeSystem:
             self.on_start()
         if argv[1] == "stop":
             self.active = "inactive"
+        if argv[1] == "reset-failed":
+            self.restarts = 0
         if argv[1] == "restart":
             self.on_restart()
         if argv[1] == "reload":
