@@ -6,6 +6,8 @@ import base64
 import json
 from typing import TYPE_CHECKING
 
+import pytest
+
 from hostkit import due, etcd_members, etcd_plan, etcd_rejoin, etcd_roll
 from hostkit.errors import HostError, Refused
 from hostkit.etcd_client import CLIENT_TLS, tls_context
@@ -27,7 +29,7 @@ def declare(hosts: Hosts, *names: str) -> list[HostRoot]:
     """Write a plan with these members to each of them, the last one in charge; return them."""
     members = [{"name": name, "address": ADDRESSES[name]} for name in names]
     for name in names:
-        hosts[name].set_plan(members=members, sets_up_auth=name == names[-1], leads=False)
+        hosts[name].set_plan(members=members, sets_up_auth=name == names[-1], leads=False, health_seconds=30.0)
     return [hosts[name] for name in names]
 
 
@@ -48,6 +50,12 @@ def record(cluster: FakeCluster) -> dict[str, list[str]]:
     """Return what the cluster says was declared."""
     key = base64.b64encode(etcd_members.RECORD.encode()).decode()
     return dict(json.loads(base64.b64decode(cluster.keys[key])))
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hosts join one after the other: on a busy machine that takes its time, and none here waits in vain."""
+    monkeypatch.setattr(etcd_rejoin, "ASK_SECONDS", 30.0)
 
 
 class TestGrowing:
