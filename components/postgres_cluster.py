@@ -200,7 +200,7 @@ def patroni_converge_bundle(site: Site, inputs: Mapping[str, str]) -> Bundle:
             ),
         ),
         probes=(Probe(name="cluster is healthy", run=(APPLIER, "patroni-probe"), timeout=60),),
-        uses_secrets=("etcd_patroni_password", "patroni_rest_password"),
+        uses_secrets=(settings.etcd_login(site)["secret"], "patroni_rest_password"),
         inputs=inputs,
     )
 

@@ -182,7 +182,7 @@ def _no_prepare(text: str) -> str:
         "        bundles[host.name] = [postgresql_prepare_bundle(site, host), staged[host.name]]",
         "        bundles[host.name] = [staged[host.name]]",
     )(text)
-    return _instead('apply(host, "patroni", apply(host, "postgresql-prepare"))', 'apply(host, "patroni")')(text)
+    return _instead('apply(host, "patroni", apply(host, "postgresql-prepare"), ', 'apply(host, "patroni", ')(text)
 
 
 def _wipe_standby(ground: Ground) -> None:

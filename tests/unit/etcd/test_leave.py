@@ -49,6 +49,7 @@ def database(host: HostRoot, monkeypatch: pytest.MonkeyPatch, role: str | None) 
         "rest_port": 8008,
         "etcd": members,
         "etcd_port": 2379,
+        "etcd_login": {"user": "patroni_a", "secret": "etcd_patroni_a_password", "spare": "patroni_b"},
         "host": host.name,
         "unit": PATRONI,
         "certificate": "/etc/patroni/tls/postgres.crt",

@@ -124,7 +124,7 @@ class TestConverge:
 
     def test_the_password_is_only_sent_with_a_change(self, running: World) -> None:
         store = running.folder / WITNESS / "var/lib/keadb/secrets.json"
-        store.write_text(json.dumps({"etcd_patroni_password": ETCD_PASSWORD}))
+        store.write_text(json.dumps({"etcd_patroni_a_password": ETCD_PASSWORD}))
         assert converge(running) == 0
         declare(running, "patroni/loop_wait", 4)
         with pytest.raises(HostError, match="patroni_rest_password") as caught:
