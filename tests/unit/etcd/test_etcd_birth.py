@@ -143,10 +143,11 @@ class TestRefused:
         limit(hosts, 2)
         others = [*hosts[WITNESS].plan["members"][:2], {"name": WITNESS, "address": "127.0.30.12"}]
         others[0] = {"name": DB1, "address": "127.0.30.99"}
-        hosts[WITNESS].set_plan(members=others, birth_seconds=2.0)  # still there when the others ask last
-        outcome = form(*hosts.values())
+        hosts[WITNESS].set_plan(members=others)
+        with etcd_birth.Listener(hosts[WITNESS].ctx, etcd_plan.required(hosts[WITNESS].ctx)):
+            outcome = form(hosts[DB2])
         assert f"{WITNESS} was given other members" in refused(outcome, DB2)
-        assert not any(host.system.started for host in hosts.values())
+        assert not hosts[DB2].system.started
 
     def test_a_peer_under_the_wrong_address_is_named(
         self, hosts: dict[str, HostRoot], tmp_path: Path, authority: Authority
