@@ -46,7 +46,7 @@ def ask(spec: LabSpec, verb: str, *, seconds: float = 30, **arguments: Any) -> d
             link.sendall((json.dumps({"verb": verb, "seconds": seconds, **arguments}) + "\n").encode())
             with link.makefile(encoding="utf-8") as stream:
                 reply = json.loads(stream.readline() or "{}")
-    except (FileNotFoundError, ConnectionRefusedError, ConnectionResetError):
+    except (FileNotFoundError, ConnectionError):
         message = f"lab {spec.name} is not up; start it with: keadb lab up --name {spec.name}"
         raise LabError(message) from None
     except (TimeoutError, ValueError) as error:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
+import socket
 import subprocess
 import threading
 import time
@@ -357,3 +359,23 @@ class TestCommands:
         it.folder.mkdir(parents=True)
         with control.short_path(it) as path:
             assert len(path) < 60
+
+    def test_a_supervisor_that_dies_while_it_is_asked_is_none(
+        self, spec: LabSpec, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It took the call and was gone before the question."""
+        short_path = control.short_path
+        listening = socket.socket(socket.AF_UNIX)
+        with short_path(spec) as path:
+            listening.bind(path)
+        listening.listen()
+
+        @contextlib.contextmanager
+        def gone_after_the_call(it: LabSpec) -> Iterator[str]:
+            with short_path(it) as path:
+                yield path
+            listening.close()
+
+        monkeypatch.setattr(control, "short_path", gone_after_the_call)
+        with pytest.raises(LabError, match="lab t1 is not up"):
+            control.ask(spec, "status")
