@@ -7,5 +7,5 @@ if [ "$(id -u)" != 0 ]; then
 elif ! unshare --net --mount --pid --fork true 2>/dev/null; then
     echo "SKIPPED: tests/lab: this machine does not let root make namespaces (a container without privileges?)"
 else
-    exec .venv/bin/python -m pytest -q tests/lab
+    exec .venv/bin/python -m pytest -q --durations=20 tests/lab
 fi
