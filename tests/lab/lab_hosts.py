@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -74,12 +76,29 @@ def command(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str
     return subprocess.run(argv, cwd=ROOT, input=stdin, capture_output=True, text=True, check=False, timeout=60)
 
 
+def kill_all(lab: Lab) -> None:
+    """Kill every process of a lab; some end by themselves meanwhile."""
+    for pid in processes(lab):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
 def processes(lab: Lab) -> list[int]:
     """Return every process in the lab's control group."""
     found = []
     for path, _folders, _files in os.walk(cgroup.root() / lab.spec.cgroup):
-        found += [int(pid) for pid in (Path(path) / "cgroup.procs").read_text().split()]
+        with contextlib.suppress(OSError):  # a group that ended meanwhile
+            found += [int(pid) for pid in (Path(path) / "cgroup.procs").read_text().split()]
     return found
+
+
+def supervisors(lab: Lab) -> int:
+    """Return how many supervisors a lab has."""
+    count = 0
+    for pid in processes(lab):
+        with contextlib.suppress(OSError):  # one that ended meanwhile
+            count += b"lab.supervisor" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return count
 
 
 def leftovers(lab: Lab) -> list[str]:

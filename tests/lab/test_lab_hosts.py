@@ -16,7 +16,7 @@ from lab import process
 from lab.api import Lab
 from tests.lab import lab_hosts
 from tests.lab.harness import wait_for
-from tests.lab.lab_hosts import DISK_MB, ROOT, answers, command, leftovers, processes
+from tests.lab.lab_hosts import DISK_MB, ROOT, answers, command, kill_all, leftovers, supervisors
 
 pytestmark = pytest.mark.lab
 
@@ -118,8 +118,7 @@ class TestNothingIsLeft:
         """The machine's memory pressure took all of it; the data is still there."""
         own.exec("db-01", ["sh", "-c", "echo kept >/var/lib/postgresql/note; sync"])
         key = own.spec.deploy_key.read_bytes()
-        for pid in processes(own):
-            os.kill(pid, signal.SIGKILL)
+        kill_all(own)
         own.up(disk_mb=DISK_MB, with_secrets=False)
         assert own.exec("db-01", ["cat", "/var/lib/postgresql/note"]).stdout == "kept\n"
         assert own.spec.deploy_key.read_bytes() == key
@@ -130,7 +129,7 @@ class TestNothingIsLeft:
         os.kill(process.load(own.spec.record)["supervisor"].pid, signal.SIGKILL)
         own.up(disk_mb=DISK_MB, with_secrets=False)
         assert all(answers(own, host.name) for host in own.hosts)
-        assert len([p for p in processes(own) if b"lab.supervisor" in Path(f"/proc/{p}/cmdline").read_bytes()]) == 1
+        assert supervisors(own) == 1
 
     def test_down_leaves_nothing(self, own: Lab) -> None:
         """Processes, namespace, mounts, loop devices, control groups, files; and a second time is no error."""
@@ -141,8 +140,7 @@ class TestNothingIsLeft:
 
     def test_down_after_a_kill_leaves_nothing(self, own: Lab) -> None:
         """The same, without anybody to ask."""
-        for pid in processes(own):
-            os.kill(pid, signal.SIGKILL)
+        kill_all(own)
         own.down()
         assert leftovers(own) == []
 
