@@ -40,14 +40,15 @@ up: setup ## a whole site on this machine, from nothing to the status table (roo
 down: venv ## take the lab away; nothing is left
 	bin/keadb lab down
 
-unit: venv ## static checks, unit and program tests: no root, no network, no CLI
+unit: venv ## static checks, unit and program tests: no root, no network, no CLI; not those that go through every step
 	$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest -q -n 4 --dist worksteal tests/unit tests/program
+	$(BIN)/python -m pytest -q -n 4 --dist worksteal -m "not thorough" tests/unit tests/program
 
 plugin: setup ## what needs the Pulumi CLI: conformance of the command plugin (KEADB_COMMAND_PLUGIN names another one)
 	$(BIN)/python -m pytest -q tests/plugin tests/cli
 
 test: setup unit ## everything; says what it skipped and why
+	$(BIN)/python -m pytest -q -n 4 --dist worksteal -m thorough tests/unit tests/program
 	$(BIN)/python -m pytest -q tests/plugin tests/cli
 	@sh toolchain/lab-tests.sh
 

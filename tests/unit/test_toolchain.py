@@ -331,6 +331,7 @@ class TestPluginBuild:
         with pytest.raises(ToolchainError, match=r"no-such-package-of-ours is not installed .*make setup"):
             plugin_build.plan()
 
+    @pytest.mark.thorough
     def test_a_real_build_starts_from_anywhere(self, tmp_path: Path) -> None:
         wanted = plugin_build.plan()
         plugin_build.build(wanted, quiet)

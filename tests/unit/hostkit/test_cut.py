@@ -12,6 +12,8 @@ from hostkit import pending
 from tests.unit.hostkit.scenes import CHANGES, CONFIG, Scene, first, leave, scene, second, secrets, stage
 from tests.unit.hostkit.tls_samples import Authority
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_cut_anywhere_and_run_again(

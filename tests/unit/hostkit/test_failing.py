@@ -17,6 +17,8 @@ from tests.unit.hostkit.scenes import CHANGES, Scene, first, stage
 SECRETS = ("very-secret-value", "another-secret-value", "PRIVATE KEY")
 DISKS = {"full disk": errno.ENOSPC, "read-only file system": errno.EROFS}
 
+pytestmark = pytest.mark.thorough
+
 
 @contextmanager
 def failing_disk(monkeypatch: pytest.MonkeyPatch, code: int, moment: int) -> Iterator[list[str]]:
