@@ -15,7 +15,7 @@ from hostkit.errors import HostError
 from hostkit.patroni_client import RestError
 from hostkit.patroni_dcs import DECLARED_SECONDS, Dcs
 from hostkit.patroni_probe import SYNC, look
-from hostkit.patroni_wait import POLL_SECONDS, say
+from hostkit.patroni_wait import in_vain, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,25 +102,20 @@ def _sync_standby(plan: Form, rest: Rest) -> Member:
 
 def _until(ctx: Context, plan: Form, dcs: Dcs, goal: str, check: Callable[[], str]) -> None:
     """Wait, and keep saying in etcd that this host is due; HostError with the last reason after ``TURN_SECONDS``."""
-    deadline = ctx.system.monotonic() + TURN_SECONDS
-    renew_at, said = 0.0, ""
-    while True:
-        try:
-            if ctx.system.monotonic() >= renew_at:
-                dcs.declare(plan.me.name, DUE)
-                renew_at = ctx.system.monotonic() + DECLARED_SECONDS / 3
-            reason = check()
-        except (RestError, etcd_client.EtcdError) as e:
-            reason = str(e)
-        if not reason:
-            return
-        if reason != said:
-            say(f"{plan.me.name}, until {goal}: {reason}")
-            said = reason
-        if ctx.system.monotonic() >= deadline:
-            msg = (
-                f"{plan.unit} on {plan.me.name} is due for a restart; after {TURN_SECONDS:g} s of waiting until "
-                f"{goal}: {reason}. The next run goes on from here"
-            )
-            raise HostError(msg)
-        ctx.system.sleep(POLL_SECONDS)
+    renew_at = 0.0
+
+    def declared() -> str:
+        nonlocal renew_at
+        if ctx.system.monotonic() >= renew_at:
+            dcs.declare(plan.me.name, DUE)
+            renew_at = ctx.system.monotonic() + DECLARED_SECONDS / 3
+        return check()
+
+    passing = (RestError, etcd_client.EtcdError)
+    reason = in_vain(ctx, f"{plan.me.name}, until {goal}", declared, seconds=TURN_SECONDS, passing=passing)
+    if reason:
+        msg = (
+            f"{plan.unit} on {plan.me.name} is due for a restart; after {TURN_SECONDS:g} s of waiting until "
+            f"{goal}: {reason}. The next run goes on from here"
+        )
+        raise HostError(msg)

@@ -28,21 +28,38 @@ def until(
     ``then`` ends the error: what was done so far, and what to do.
     """
     seconds = plan.seconds if seconds is None else seconds
+    reason = in_vain(ctx, f"until {goal}", check, seconds=seconds)
+    if reason:
+        msg = f"cluster {plan.cluster.scope}, after {seconds:g} s of waiting until {goal}: {reason}{then}"
+        raise HostError(msg)
+
+
+def in_vain(
+    ctx: Context,
+    what: str,
+    check: Callable[[], str],
+    *,
+    seconds: float,
+    passing: tuple[type[HostError], ...] = (RestError,),
+) -> str:
+    """Wait until ``check`` has nothing more to say; return its last words after ``seconds``, empty when all is well.
+
+    Tells each new reason once, after ``what``. A ``passing`` error of the check is a reason like others.
+    """
     deadline = ctx.system.monotonic() + seconds
     said = ""
     while True:
         try:
             reason = check()
-        except RestError as e:
+        except passing as e:
             reason = str(e)
         if not reason:
-            return
+            return ""
         if reason != said:
-            say(f"until {goal}: {reason}")
+            say(f"{what}: {reason}")
             said = reason
         if ctx.system.monotonic() >= deadline:
-            msg = f"cluster {plan.cluster.scope}, after {seconds:g} s of waiting until {goal}: {reason}{then}"
-            raise HostError(msg)
+            return reason
         ctx.system.sleep(POLL_SECONDS)
 
 

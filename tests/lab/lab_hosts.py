@@ -40,18 +40,18 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def shared(state: Path) -> Iterator[Lab]:
     """A lab that several tests use; each leaves its hosts running and plugged in."""
     assert state
-    lab = Lab("t1")
-    lab.down()
-    lab.up(disk_mb=DISK_MB, with_secrets=False)
-    yield lab
-    lab.down()
+    yield from _without_a_site("t1")
 
 
 @pytest.fixture
 def own(state: Path) -> Iterator[Lab]:
     """A lab that a test may break."""
     assert state
-    lab = Lab("t2")
+    yield from _without_a_site("t2")
+
+
+def _without_a_site(name: str) -> Iterator[Lab]:
+    lab = Lab(name)
     lab.down()
     lab.up(disk_mb=DISK_MB, with_secrets=False)
     yield lab
