@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from tests.lab.harness import raise_generation
+
 if TYPE_CHECKING:
     from tests.lab.harness import Site
 
@@ -118,13 +120,9 @@ def _hosts(**values: Any) -> Callable[[Data, Ground], None]:
     return edit
 
 
-def _bump(data: Data, host: str) -> None:
-    data["hosts"][host]["generation"] = data["hosts"][host].get("generation", 1) + 1
-
-
 def _bump_all(data: Data, _ground: Ground) -> None:
     for host in data["hosts"]:
-        _bump(data, host)
+        raise_generation(data, host)
 
 
 def _renew(data: Data, _ground: Ground) -> None:
@@ -356,21 +354,21 @@ CHANGES: tuple[Change, ...] = (
         name="wiped-standby",
         what="a standby's database deleted, Patroni stopped, `generation` of its host raised",
         fault=_wipe_standby,
-        edit=lambda data, ground: _bump(data, ground.standby),
+        edit=lambda data, ground: raise_generation(data, ground.standby),
         expect=Expect(restarts=None, only=frozenset({"Patroni standby", "PostgreSQL standby"})),
     ),
     Change(
         name="wiped-etcd",
         what="an etcd member lost its data, `generation` of its host raised",
         fault=_wipe_etcd,
-        edit=lambda data, ground: _bump(data, f"{ground.site.name}-kea-db-02"),
+        edit=lambda data, ground: raise_generation(data, f"{ground.site.name}-kea-db-02"),
         expect=Expect(restarts=None, only=frozenset({"etcd db-02"})),
     ),
     Change(
         name="wiped-leader",
         what="the leader's database deleted, Patroni stopped, `generation` raised",
         fault=_wipe_leader,
-        edit=lambda data, ground: _bump(data, ground.leader),
+        edit=lambda data, ground: raise_generation(data, ground.leader),
         expect=Expect(restarts=None, only=frozenset({"Patroni leader", "PostgreSQL leader"}), leader=True),
     ),
     # More go here: rotated secrets, package versions, single to ha, DNS names, addresses, placement of etcd.

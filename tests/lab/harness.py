@@ -28,6 +28,12 @@ BARE = "db-02"
 """The host that starts with nothing installed on it, so that every run meets what packages do by themselves."""
 
 
+def raise_generation(site: dict[str, Any], host: str) -> None:
+    """Say in the site file's data that a host was installed anew, whatever its generation is by now."""
+    entry = site["hosts"][host]
+    entry["generation"] = entry.get("generation", 1) + 1
+
+
 def wait_for(what: str, get: Callable[[], Any], seconds: float = 90) -> Any:
     """Return the first truthy answer of ``get``; fails after a generous time, naming what was waited for."""
     end = time.monotonic() + seconds

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from tests.lab.harness import raise_generation
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -49,7 +51,8 @@ def test_an_unreachable_host(settled: Site) -> None:
     # Not the leader: its absence would be a failover, which restarts PostgreSQL.
     host = next(name for name in settled.database_hosts if name != settled.leader())
     started = _starts(settled)
-    with settled.edited(_host(host, "generation", 2)):
+    # Raised, not set: which hosts earlier tests rebuilt depends on who led then.
+    with settled.edited(lambda data: raise_generation(data, host)):
         settled.lab.cut(host)
         try:
             said = _errors(settled.keadb("up", "--stack", settled.name, "--yes", check=False))

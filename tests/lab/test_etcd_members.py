@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.lab.harness import MEASURED, Site, Writer, wait_for
+from tests.lab.harness import MEASURED, Site, Writer, raise_generation, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -50,14 +50,6 @@ def _heartbeat(site: Site, host: str) -> str:
 def _settings(change: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
     def edit(site: dict[str, Any]) -> None:
         site.setdefault("etcd", {}).update(change)
-
-    return edit
-
-
-def _next_generation(host: str) -> Callable[[dict[str, Any]], None]:
-    def edit(site: dict[str, Any]) -> None:
-        entry = site["hosts"][host]
-        entry["generation"] = entry.get("generation", 1) + 1
 
     return edit
 
@@ -105,7 +97,7 @@ def test_a_member_without_its_data_is_taken_in_again(settled: Site, writer: Writ
     assert f"{peer} ({settled.lab.address(peer)}:2380) is unreachable" in refused.stderr
     assert settled.lab.exec(lost, ["systemctl", "is-active", "keadb-etcd"]).stdout.strip() == "inactive"
     assert _ids(settled) == ids
-    settled.edit(_next_generation(lost))
+    settled.edit(lambda data: raise_generation(data, lost))
     settled.keadb("up", "--stack", settled.name, "--yes")
     assert _healthy(settled)
     now = _ids(settled)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.lab.harness import BARE
+from tests.lab.harness import BARE, raise_generation
 
 if TYPE_CHECKING:
     from tests.lab.harness import Site
@@ -85,7 +85,7 @@ def test_each_is_told_and_the_next_run_goes_on(settled: Site) -> None:
     host = settled.lab.spec.host(BARE).name
 
     def everything_again(data: dict[str, Any]) -> None:
-        data["hosts"][host]["generation"] = data["hosts"][host].get("generation", 1) + 1
+        raise_generation(data, host)
         data["hosts"][host]["disk_gb"] *= 2
 
     started = "systemctl show --property=MainPID --value keadb-etcd.service patroni.service"
