@@ -6,10 +6,13 @@ from components.catalog import bundles
 from components.etcd_cluster import EtcdCluster, EtcdClusterArgs
 from components.host import Host, HostArgs
 from components.kea_database import KeaDatabase
+from components.pooler import Pooler
 from components.postgres_cluster import PostgresCluster
+from components.proxy import Proxy
 from components.site_secrets import SiteSecrets
+from components.virtual_address import VirtualAddress
 from infra.existing import existing_machines
-from keadb.clients import conninfo
+from keadb.clients import conninfo, read_conninfo
 from keadb.site import load_site
 
 stack = pulumi.get_stack()
@@ -24,10 +27,12 @@ hosts = {
 }
 etcd = EtcdCluster(EtcdClusterArgs(site=site, hosts=hosts))
 postgres = PostgresCluster(site, hosts, etcd)
-KeaDatabase(site, hosts, postgres)
+kea = KeaDatabase(site, hosts, postgres)
+VirtualAddress(site, hosts, Proxy(site, hosts, Pooler(site, hosts, kea)))
 applied = [step for host in hosts.values() for step in host.applied]
 for host in hosts.values():
     host.prune(depends_on=applied)
 
 pulumi.export("site", site.name)
 pulumi.export("conninfo", conninfo(site))
+pulumi.export("read_conninfo", read_conninfo(site))

@@ -27,7 +27,7 @@ UNATTENDED = "/etc/apt/apt.conf.d/60keadb"
 NEEDRESTART = "/etc/needrestart/conf.d/60-keadb.conf"
 POLICY = "/usr/sbin/policy-rc.d"
 """Asked by every package that starts or restarts a service; no package owns it."""
-CLUSTERED = ("etcd", "patroni", "postgresql", "kea_admin")
+CLUSTERED = ("etcd", "patroni", "postgresql", "kea_admin", "pooler", "proxy", "virtual_address")
 """Services (keys of ``Platform.packages``) whose packages only a change of the site upgrades."""
 _JOURNAL_SHARE = 20
 _JOURNAL_LIMITS_MB = (64, 1024)

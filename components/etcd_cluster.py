@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pulumi
 
-from keadb import naming
+from keadb import naming, ports
 from keadb.bundle import APPLIER, Bundle, File, Packages, Probe, Start, Step, TlsUse, Unit, program_file
 from keadb.logins import ETCD_PATRONI
 from keadb.platforms import platform
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from components.host import Host as HostComponent
     from keadb.site import Host, Site
 
-CLIENT_PORT = 2379
-PEER_PORT = 2380
+CLIENT_PORT = ports.ETCD_CLIENT
+PEER_PORT = ports.ETCD_PEER
 PATRONI_ROLE = "patroni"
 """etcd's role for Patroni, which both logins of the pair have."""
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pulumi
 
+from components.patroni_settings import POOLER
 from keadb import naming
 from keadb.bundle import APPLIER, Bundle, File, Packages, Step, plain_json
 from keadb.clients import DATABASE, PORT
@@ -31,6 +32,10 @@ DATABASE_PLAN = "/etc/keadb/cluster/kea-database.json"
 CA_FILE = "/etc/keadb/tls/ca.crt"
 _PAIRS = (KEA_OWNER, KEA_READ)
 OWNER, READER = KEA_OWNER.user, KEA_READ.user
+OWN_SCHEMA = "kea_ext"
+"""Our own objects in Kea's database, beside Kea's schema ``public``."""
+POOLER_FUNCTION = "pooler_login"
+"""Gives a pooler the verifier of a login of Kea's roles."""
 READ_TABLES = ("schema_version", "hosts", "dhcp4_options", "dhcp6_options", "ipv6_reservations")
 """What a serving Kea reads, found by granting one by one until it worked on 2.2, 2.6 and 3.0."""
 
@@ -51,6 +56,7 @@ def kea_roles_bundle(site: Site, host: HostSpec) -> Bundle:
         "roles": [OWNER, READER],
         "connect": [READER],
         "logins": _logins(site),
+        "pooler": {"role": POOLER, "schema": OWN_SCHEMA, "function": POOLER_FUNCTION, "of": [OWNER, READER]},
         "timeout": LEADER_SECONDS,
     }
     return Bundle(
@@ -116,6 +122,8 @@ class KeaDatabase(pulumi.ComponentResource):
     never removes a role or table.
     """
 
+    roles: list[pulumi.Resource]
+    """Done when roles, logins and the database are there: what the poolers need."""
     schema: pulumi.Resource
     """Done when the schema is there and the reader's login was seen to work."""
 
@@ -133,8 +141,8 @@ class KeaDatabase(pulumi.ComponentResource):
         def apply(host: str, name: str, *depends_on: pulumi.Resource) -> pulumi.Resource:
             return hosts[host].apply(sent[host, name], depends_on=depends_on, parent=self)
 
-        roles = [apply(host.name, "kea-roles", postgres.converged) for host in site.database_hosts]
-        self.schema = apply(site.control_host.name, "kea-database", *roles)
+        self.roles = [apply(host.name, "kea-roles", postgres.converged) for host in site.database_hosts]
+        self.schema = apply(site.control_host.name, "kea-database", *self.roles)
         self.register_outputs({"database": DATABASE, "schema": KEA_SCHEMA[site.kea.version]})
 
 

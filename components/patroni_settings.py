@@ -9,7 +9,7 @@ from __future__ import annotations
 from ipaddress import IPv4Network
 from typing import TYPE_CHECKING, Any
 
-from keadb import memory
+from keadb import memory, ports
 from keadb.logins import ETCD_PATRONI
 
 if TYPE_CHECKING:
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from keadb.site import Host, Site
 
-POSTGRESQL_PORT = 5432
-REST_PORT = 8008
-ETCD_CLIENT_PORT = 2379
+POSTGRESQL_PORT = ports.POSTGRESQL
+REST_PORT = ports.PATRONI_REST
+ETCD_CLIENT_PORT = ports.ETCD_CLIENT
 NAMESPACE = "/service/"
 SOCKET_DIR = "/var/run/postgresql"
 
@@ -28,6 +28,8 @@ TLS_CA = f"{TLS_DIR}/ca.crt"
 
 REPLICATOR = "replicator"
 REWINDER = "rewinder"
+POOLER = "pooler"
+"""The role (and certificate) with which a node's PgBouncer asks for the verifier of a login."""
 
 MIB = 1024 * 1024
 
@@ -126,20 +128,22 @@ def access_rules(site: Site) -> list[str]:
 
     The superuser has no password and comes in by the local socket only. Roles with a plus sign are groups: the
     logins of a pair are members.
+
+    Who comes by the virtual address is seen here as loopback (the node's own pooler) or as a node (a proxy that found
+    no pooler): the proxies decide which addresses may come that way, so Kea's servers do not stand here.
     """
     nodes = [IPv4Network(host.address) for host in site.database_hosts]
     control = IPv4Network(site.control_host.address)
-    servers = [IPv4Network(address) for address in site.kea.servers.values()]
     loopback = ["127.0.0.1/32", "::1/128"]  # Patroni asks its own node for its timeline this way
-    readers = _unique(str(n) for n in (*servers, control, *nodes, *site.network.clients))
-    owners = _unique(str(n) for n in (control, *site.network.clients))
+    logins = [loopback[0], *_unique(str(n) for n in (*nodes, control, *site.network.clients))]
     rules = [
         ("local", "all", "postgres", "", "peer"),
         ("local", "all", "all", "", "reject"),
         *(("hostssl", "replication", REPLICATOR, a, "cert") for a in (*loopback, *map(str, nodes))),
         *(("hostssl", "postgres", REWINDER, str(n), "cert") for n in nodes),
-        *(("hostssl", "kea", "+kea_owner", a, "scram-sha-256") for a in owners),
-        *(("hostssl", "kea", "+kea_read", a, "scram-sha-256") for a in readers),
+        ("hostssl", "kea", POOLER, loopback[0], "cert"),
+        *(("hostssl", "kea", "+kea_owner", a, "scram-sha-256") for a in logins),
+        *(("hostssl", "kea", "+kea_read", a, "scram-sha-256") for a in logins),
         ("host", "all", "all", "all", "reject"),
     ]
     widths = (8, 12, 11, 19)

@@ -54,6 +54,7 @@ LAZY = (
     "kea-roles",
     "kea-database",
     "leave",
+    "way-probe",
 )
 """Verbs ``some-name`` in a module ``hostkit.some_name`` with ``main(ctx, argv) -> int``, loaded when called."""
 _OPTIONS = "[--root DIR] [--lock-wait SECONDS]"

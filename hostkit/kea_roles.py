@@ -11,7 +11,7 @@ import json
 import sys
 from typing import Any
 
-from hostkit import kea_plan, scram, store
+from hostkit import kea_plan, kea_pooler, scram, store
 from hostkit.context import Context
 from hostkit.errors import CommandFailed, CommandTimeout, HostError
 from hostkit.psql import Psql, identifier, literal
@@ -106,9 +106,11 @@ def look(server: Psql, plan: dict[str, Any], passwords: dict[str, str]) -> tuple
     names = [*plan["roles"], *plan["logins"]]
     array = "ARRAY[" + ", ".join(literal(identifier(name)) for name in names) + "]"
     state = server.json(_ROLES % {"names": array, "database": literal(database)})
-    pending = role_changes(state, plan, passwords) + database_changes(state, plan)
+    pending = role_changes(state, plan, passwords) + kea_pooler.role_changes(server, plan)
+    pending += database_changes(state, plan)
     if state["database"] is not None:
         pending += schema_changes(server.on(database).json(_SCHEMA), plan)
+        pending += kea_pooler.function_changes(server.on(database), plan)
     return not state["in_recovery"], pending
 
 
@@ -176,7 +178,7 @@ def database_changes(state: dict[str, Any], plan: dict[str, Any]) -> Pending:
         return [(f"create database {name}", "", create)]
     if have["owner"] != owner:
         pending.append((f"owner of {name}", "postgres", f"ALTER DATABASE {name} OWNER TO {owner}"))
-    wanted = {f"{identifier(role)} CONNECT" for role in plan["connect"]}
+    wanted = {f"{identifier(role)} CONNECT" for role in (*plan["connect"], *kea_pooler.connects(plan))}
     return pending + _grants(have["grants"], wanted, f"DATABASE {name}", "postgres", owner)
 
 

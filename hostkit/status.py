@@ -49,6 +49,7 @@ def state(ctx: Context) -> dict[str, Any]:
         "etcd": lambda: _probe(ctx, "etcd"),
         "patroni": lambda: _probe(ctx, "patroni"),
         "kea": lambda: kea(ctx),
+        "way": lambda: _probe(ctx, "way"),
         "certificates": lambda: certificates(ctx),
         "software": lambda: programs(ctx),
     }

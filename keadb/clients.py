@@ -1,24 +1,43 @@
 """How clients reach the database, as libpq settings.
 
-Until the site has a virtual address with a proxy behind it, they name both database hosts and ask for the one that
-takes writes.
+Clients go through the virtual address and the proxies behind it. Steps of ours (roles, schema, the lab's loader) go
+to the nodes themselves: they must work before that way exists, while it is being changed, and when it is broken.
+
+No conninfo needs a name server: each names the host that its certificate must show (``host``) and where it is
+(``hostaddr``). None holds a user, a password or the path of the CA certificate.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from keadb import ports
+
 if TYPE_CHECKING:
     from keadb.site import Site
 
 DATABASE = "kea"
-PORT = 5432
+PORT = ports.POSTGRESQL
+"""Where PostgreSQL itself listens."""
+
+_COMMON = f"dbname={DATABASE} sslmode=verify-full connect_timeout=2"
 
 
 def conninfo(site: Site) -> str:
-    """Return the conninfo of a writing client, without user, password and the path of the CA certificate."""
-    hosts = ",".join(str(host.address) for host in site.database_hosts)
-    return (
-        f"host={hosts} port={PORT} dbname={DATABASE} sslmode=verify-full "
-        "target_session_attrs=read-write connect_timeout=2"
-    )
+    """Return the conninfo of a writing client: the virtual address, wherever the leader is."""
+    return f"host={site.primary_name} hostaddr={site.network.vip} port={ports.WRITE} {_COMMON}"
+
+
+def read_conninfo(site: Site) -> str:
+    """Return the conninfo of a reading client: the virtual address, and past it each node's own proxy."""
+    databases = site.database_hosts
+    hosts = ",".join([site.standby_name, *(site.fqdn(host) for host in databases)])
+    addresses = ",".join([str(site.network.vip), *(str(host.address) for host in databases)])
+    return f"host={hosts} hostaddr={addresses} port={ports.READ} {_COMMON}"
+
+
+def direct_conninfo(site: Site) -> str:
+    """Return the conninfo of our own steps: libpq asks each node's PostgreSQL and takes the one that takes writes."""
+    hosts = ",".join(site.fqdn(host) for host in site.database_hosts)
+    addresses = ",".join(str(host.address) for host in site.database_hosts)
+    return f"host={hosts} hostaddr={addresses} port={PORT} {_COMMON} target_session_attrs=read-write"

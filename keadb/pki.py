@@ -60,7 +60,7 @@ class CertificateSpec:
 
 
 def certificates(site: Site, host: Host) -> Mapping[str, CertificateSpec]:
-    """Return the certificates of ``host`` by name: etcd, postgres, replicator, rewinder, client (sorted)."""
+    """Return the certificates of ``host`` by name: client, etcd, pooler, postgres, replicator, rewinder (sorted)."""
     full = site.fqdn(host)
     # No common name in what etcd's clients carry: with authentication on, its gateway turns away any that has one.
     specs = [CertificateSpec(name="client", host=host.name, common_name="", dns=(full,))]
@@ -76,16 +76,13 @@ def certificates(site: Site, host: Host) -> Mapping[str, CertificateSpec]:
             )
         )
     if "database" in host.roles:
-        specs.append(
-            CertificateSpec(
-                name="postgres",
-                host=host.name,
-                common_name="",
-                dns=(full, host.name, site.primary_name, site.standby_name, "localhost"),
-                addresses=(host.address, site.network.vip, *_LOOPBACK),
-                server=True,
-            )
-        )
+        names = (full, host.name, site.primary_name, site.standby_name, "localhost")
+        addresses = (host.address, site.network.vip, *_LOOPBACK)
+        # The pooler shows the same names as the server behind it; toward that server its common name is its login.
+        specs += [
+            CertificateSpec(name=name, host=host.name, common_name=login, dns=names, addresses=addresses, server=True)
+            for name, login in (("postgres", ""), ("pooler", "pooler"))
+        ]
         specs += [CertificateSpec(name=role, host=host.name, common_name=role) for role in ("replicator", "rewinder")]
     return {spec.name: spec for spec in sorted(specs, key=lambda spec: spec.name)}
 

@@ -17,11 +17,11 @@ from keadb.versions import POSTGRESQL_VERSIONS
 class Platform:
     """One operating system with one PostgreSQL version chosen.
 
-    ``packages`` maps a service (base, time, etcd, patroni, postgresql, postgresql_client, kea_admin) to what is
-    installed; an empty tuple means "not from a package". ``pins`` maps a program, as the site file names it under
-    ``packages``, to the packages that take its version; ``runs`` maps a service to those that its process is made of.
-    ``mask`` maps a service to units that its packages would
-    start by themselves. ``ran`` says whether anybody has run keadb there; ``note`` says what to know before.
+    ``packages`` maps a service (base, time, etcd, patroni, postgresql, postgresql_client, kea_admin, pooler, proxy,
+    virtual_address) to what is installed; an empty tuple means "not from a package". ``pins`` maps a program, as the
+    site file names it under ``packages``, to the packages that take its version; ``runs`` maps a service to those that
+    its process is made of. ``mask`` maps a service to units that its packages would start by themselves. ``ran`` says
+    whether anybody has run keadb there; ``note`` says what to know before.
     """
 
     name: str
@@ -104,6 +104,9 @@ def _packages(postgresql: int, *, etcd: tuple[str, ...], kea_admin: tuple[str, .
             "postgresql": (f"postgresql-{postgresql}", client),
             "postgresql_client": (client,),
             "kea_admin": (*kea_admin, client),  # kea-admin runs psql and does not depend on it
+            "pooler": ("pgbouncer",),
+            "proxy": ("haproxy",),
+            "virtual_address": ("keepalived",),
         }
     )
 
@@ -129,6 +132,9 @@ _MASK: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "etcd": ("etcd.service",),
         "patroni": ("patroni.service",),
         "postgresql": ("postgresql.service",),
+        "pooler": ("pgbouncer.service",),
+        "proxy": ("haproxy.service",),
+        "virtual_address": ("keepalived.service",),
     }
 )
 """Units that packages enable and start on installation, before our configuration is there."""

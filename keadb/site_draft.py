@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from keadb.site_model import Etcd, Host, Kea, Logins, Network, Packages, Patroni, Postgresql, Site, Tls
+from keadb.site_model import Etcd, Host, Kea, Logins, Network, Packages, Patroni, Pooler, Postgresql, Site, Tls
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +27,7 @@ class Draft:
     patroni: Patroni | None = None
     postgresql: Postgresql | None = None
     packages: Packages | None = None
+    pooler: Pooler | None = None
     kea: Kea | None = None
     tls: Tls | None = None
     logins: Logins | None = None

@@ -127,6 +127,19 @@ class Packages(_Part):
         return {program: version for program, version in self if version is not None}
 
 
+class Pooler(_Part):
+    """PgBouncer on each database host. ``pool_size`` None: derived from ``postgresql.max_connections``."""
+
+    pool_size: Annotated[int, f.whole(2, 400, "connections to PostgreSQL for each login")] | None = None
+    max_clients: Annotated[int, f.whole(20, 5000)] = 500
+
+
+class Proxy(_Part):
+    """HAProxy on each database host; ``read_lag_mb`` is in MiB."""
+
+    read_lag_mb: Annotated[int, f.whole(1, 10_240, "MiB")] = 64
+
+
 class Kea(_Part):
     """Version of Kea (major.minor) that reads the database, and the servers that do."""
 
@@ -178,6 +191,8 @@ class Site(_Part):
     patroni: Patroni = Field(default_factory=Patroni)
     postgresql: Postgresql = Field(default_factory=Postgresql)
     packages: Packages = Field(default_factory=Packages)
+    pooler: Pooler = Field(default_factory=Pooler)
+    proxy: Proxy = Field(default_factory=Proxy)
     kea: Kea
     tls: Tls
     logins: Logins = Field(default_factory=Logins)

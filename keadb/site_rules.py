@@ -27,6 +27,10 @@ LONGEST_COMMON_NAME = 64
 """Limit of X.509 for the subject's common name, which holds a host's full name."""
 
 DATABASES_OF_HA = 2
+POOLED_LOGINS = 2
+"""Logins that are in use at the same time: the owner's and the reader's."""
+UNPOOLED_CONNECTIONS = 15
+"""Connections that poolers leave to the superuser, Patroni, direct clients and the proxies' direct way."""
 FEWEST_VOTERS = 3
 
 
@@ -300,6 +304,19 @@ def _postgresql(draft: Draft) -> Iterator[Problem]:
         )
 
 
+def _pooler(draft: Draft) -> Iterator[Problem]:
+    if draft.pooler is None or draft.postgresql is None or draft.pooler.pool_size is None:
+        return
+    most = (draft.postgresql.max_connections - UNPOOLED_CONNECTIONS) // POOLED_LOGINS
+    if draft.pooler.pool_size > most:
+        yield _problem(
+            "pooler.pool_size",
+            draft.pooler.pool_size,
+            f"at most (max_connections - {UNPOOLED_CONNECTIONS}) / {POOLED_LOGINS} = {most}",
+            "leaves PostgreSQL no connection for anybody else",
+        )
+
+
 def _tls(draft: Draft) -> Iterator[Problem]:
     tls = draft.tls
     if tls is None:
@@ -322,5 +339,5 @@ def _logins(draft: Draft) -> Iterator[Problem]:
 
 _RULES: tuple[Callable[[Draft], Iterator[Problem]], ...] = (
     _names, _addresses, _host_keys, _topology, _failure_domains, _patroni, _etcd, _versions, _packages, _postgresql,
-    _tls, _logins,
+    _pooler, _tls, _logins,
 )  # fmt: skip

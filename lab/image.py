@@ -39,12 +39,14 @@ SERVICES = (
     # python3-etcd: Patroni's etcd3 code imports it although it then speaks HTTP by itself.
     *("patroni", "python3-etcd", "python3-psycopg2", "python3-yaml"),
     *("postgresql-15", "postgresql-client-15"),
+    *("pgbouncer", "haproxy", "keepalived"),
     "kea-admin",
 )
 """What a site runs; packages of services that join later are added here."""
 
 QUIET_UNITS = (
     *("etcd.service", "patroni.service", "postgresql.service", "postgresql@.service"),
+    *("pgbouncer.service", "haproxy.service", "keepalived.service"),
     *("chrony.service", "nftables.service", "kea-dhcp4-server.service", "kea-ctrl-agent.service"),
 )
 """Units that packages enable and that only a site's configuration may start."""

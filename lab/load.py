@@ -71,7 +71,7 @@ def insert(request: dict[str, str]) -> dict[str, int]:
 def load(lab: Lab) -> dict[str, int]:
     """Load the sample reservations into the lab's database; LabError when that fails."""
     # Imported here: the half of this module that runs inside the lab's network needs none of it.
-    from keadb.clients import conninfo  # noqa: PLC0415
+    from keadb.clients import direct_conninfo  # noqa: PLC0415
     from keadb.pki import ca_certificate  # noqa: PLC0415
     from keadb.stackfile import read_stack  # noqa: PLC0415
     from lab import secrets  # noqa: PLC0415
@@ -84,7 +84,7 @@ def load(lab: Lab) -> dict[str, int]:
     values = secrets.values(spec)
     user = f"kea_owner_{site.logins.owner}"
     request = {
-        "conninfo": conninfo(site),
+        "conninfo": direct_conninfo(site),
         "user": user,
         "password": values[f"{user}_password"],
         "ca": ca_certificate(values["ca_key"], site),
