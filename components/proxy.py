@@ -33,7 +33,7 @@ RUNTIME = "keadb-haproxy"
 SOCKET = f"/run/{RUNTIME}/admin.sock"
 STATE_FILE = f"/run/{RUNTIME}/server-state"
 CA_FILE = "/etc/keadb/tls/ca.crt"
-HARD_STOP = "1h"
+HARD_STOP = "10m"
 """How long sessions of before a reload may go on: no check ends them any more when the leader changes."""
 
 

@@ -29,10 +29,12 @@ def conninfo(site: Site) -> str:
 
 
 def read_conninfo(site: Site) -> str:
-    """Return the conninfo of a reading client: the virtual address, and past it each node's own proxy."""
-    databases = site.database_hosts
-    hosts = ",".join([site.standby_name, *(site.fqdn(host) for host in databases)])
-    addresses = ",".join([str(site.network.vip), *(str(host.address) for host in databases)])
+    """Return the conninfo of a reading client: the virtual address, and past it each node's own proxy.
+
+    The name is always the service's: a node's proxy sends readers to another node, which shows its own names.
+    """
+    places = [site.network.vip, *(host.address for host in site.database_hosts)]
+    hosts, addresses = ",".join([site.standby_name] * len(places)), ",".join(map(str, places))
     return f"host={hosts} hostaddr={addresses} port={ports.READ} {_COMMON}"
 
 

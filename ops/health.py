@@ -10,6 +10,7 @@ from typing import Any
 from keadb.clients import conninfo
 from keadb.site import Site
 from keadb.versions import KEA_SCHEMA, etcd_patroni_mismatch
+from ops import way
 from ops.exits import Exit
 
 RESTARTED_BY = {
@@ -46,6 +47,8 @@ class Report:
     patroni: Mapping[str, Any] = field(default_factory=dict)
     etcd: Mapping[str, Any] = field(default_factory=dict)
     kea: dict[str, Any] = field(default_factory=dict)
+    way: dict[str, Any] = field(default_factory=dict)
+    """Pooler, proxy and virtual address by database host."""
     certificates: dict[str, dict[str, int]] = field(default_factory=dict)
     """Days left by host and certificate name."""
     software: dict[str, dict[str, Mapping[str, Any]]] = field(default_factory=dict)
@@ -69,6 +72,7 @@ class Report:
             "patroni": dict(self.patroni),
             "etcd": dict(self.etcd),
             "kea": self.kea,
+            "way": self.way,
             "certificates": self.certificates,
             "software": self.software,
             "conninfo": self.conninfo,
@@ -88,6 +92,8 @@ def report(stack: str, site: Site, answers: Iterable[Answer], *, now: datetime) 
     made.etcd = _shared_view(made, documents, "etcd", {h.name for h in site.etcd_hosts})
     made.patroni = _shared_view(made, documents, "patroni", {h.name for h in site.database_hosts})
     _kea(made, documents, site)
+    made.way, problems = way.view(documents, site)
+    made.problems += problems
     _certificates(made, documents, now)
     _software(made, documents)
     return made

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from keadb.bundle import applier_command
 from keadb.site import Host, Site
-from ops import sites
+from ops import sites, way
 from ops.health import Answer, Report, report, running
 from ops.secrets import DEPLOY_KEY, secret_values
 from ops.stacks import Stack
@@ -104,6 +104,8 @@ def show(made: Report, console: Console) -> None:
     console.print(_postgresql(made.patroni), _etcd(made.etcd), sep="\n\n")
     console.print()
     console.print(f"Kea schema   {made.kea.get('schema', '?')}, reservations {made.kea.get('reservations', '?')}")
+    for line in way.lines(made.way):
+        console.print(line, highlight=False, soft_wrap=True)
     console.print("Software    ", _software_line(made), highlight=False, soft_wrap=True)
     console.print("Certificates", _certificate_line(made.certificates), highlight=False, soft_wrap=True)
     console.print("Connect      ", made.conninfo, sep="", highlight=False, soft_wrap=True)
