@@ -48,13 +48,13 @@ def _reasons(said: Mapping[str, Any]) -> list[str]:
 
 
 def lines(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return two lines for people: the holder, and what each host's pooler and proxy say; none if nobody answered."""
+    """Return two lines for people: the holder, what each host's pooler and proxy say; none if nobody answered."""
     if not found:
         return []
     holders = [host for host, said in found.items() if said["holds_vip"]]
     vip = next(iter(found.values()))["vip"]
     hosts = "; ".join(
-        f"{host} pooler {said['pooler']}, proxy writes to {said['proxy']['write']}, reads from {said['proxy']['read']}"
+        f"{host} pooler {said['pooler']}, proxy: writes {said['proxy']['write']}, reads {said['proxy']['read']}"
         for host, said in found.items()
     )
     return [f"Address      {vip} held by {' and '.join(holders) or 'nobody seen'}", f"Way          {hosts}"]

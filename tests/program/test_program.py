@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from typing import Any
@@ -161,6 +162,8 @@ def test_a_single_node_site_is_the_same_program() -> None:
             | {"patroni-login"},
         ),
         (("etcd", "heartbeat_ms"), 300, {"etcd", "etcd-form", "etcd-roll"}),
+        (("proxy", "read_lag_mb"), 65, {"proxy"}),
+        (("pooler", "max_clients"), 501, {"pooler", "proxy"}),
     ],
 )
 def test_a_change_reaches_exactly_the_bundles_concerned(
@@ -195,6 +198,18 @@ def test_patronis_login_is_open_before_its_configuration_names_it_and_the_other_
     assert all("-witness-etcd-form" in dependencies[name] for name in staged)
     (last,) = [name for name in dependencies if name.endswith("-patroni-login")]
     assert "-witness-patroni-converge" in dependencies[last]
+
+
+def test_one_host_after_the_other_gets_what_clients_go_through(program: Program) -> None:
+    """A change of pooler, proxy or virtual address never reaches all hosts at once; each needs the one before it."""
+    order = ("kea-roles", "pooler", "proxy", "virtual-address")
+    commands = {c.name: " ".join(c.dependencies) for c in program.commands()}
+    databases = sorted(h for h, spec in program.site["hosts"].items() if "database" in spec["roles"])
+    for before, service in itertools.pairwise(order):
+        for number, host in enumerate(databases):
+            waits_for = commands[f"{host}-{service}"]
+            assert [h for h in databases if f"::{h}-{before}" not in waits_for] == []
+            assert [h for h in databases[:number] if f"::{h}-{service}" not in waits_for] == []
 
 
 def test_every_host_is_told_its_bundles_after_all_are_in_force(program: Program) -> None:

@@ -26,6 +26,28 @@ SETTINGS: dict[str, tuple[Data, str]] = {
             "false, or two database hosts",
         ),
     ),
+    "pools larger than PostgreSQL": (
+        put(ha(), "pooler/pool_size", 43),
+        says(
+            "pooler.pool_size",
+            "leaves PostgreSQL no connection for anybody else",
+            "43",
+            "at most (max_connections - 15) / 2 = 42",
+        ),
+    ),
+    "pool of one": (
+        put(ha(), "pooler/pool_size", 1),
+        says(
+            "pooler.pool_size",
+            "is too small",
+            "1",
+            "a whole number from 2 to 400 (connections to PostgreSQL for each login)",
+        ),
+    ),
+    "no lag allowed": (
+        put(ha(), "proxy/read_lag_mb", 0),
+        says("proxy.read_lag_mb", "is too small", "0", "a whole number from 1 to 10240 (MiB)"),
+    ),
     "ttl below Patroni's floor": (
         put(ha(), "patroni/ttl", 19),
         says("patroni.ttl", "is too small", "19", "a whole number from 20 to 300 (s)"),

@@ -70,10 +70,12 @@ def test_the_same_bytes_in_another_process(other: dict[str, str], tmp_path: Path
 def test_the_certificates_of_each_host() -> None:
     """Names and usages as components rely on them; the witness holds nothing of the databases."""
     witness = SITE.hosts["lab-kea-witness"]
-    assert list(certificates(SITE, DB1)) == ["client", "etcd", "postgres", "replicator", "rewinder"]
+    assert list(certificates(SITE, DB1)) == ["client", "etcd", "pooler", "postgres", "replicator", "rewinder"]
     assert list(certificates(SITE, witness)) == ["client", "etcd"]
     specs = {name: spec.as_dict() for name, spec in certificates(SITE, DB1).items()}
     full = "lab-kea-db-01.example.com"
+    # Clients cannot tell a pooler from the server behind it; the server tells the pooler by its common name.
+    assert specs.pop("pooler") == {**specs["postgres"], "common_name": "pooler"}
     assert specs == {
         "client": {"common_name": "", "dns": [full], "addresses": [], "usages": ["client"]},
         "etcd": {
@@ -99,7 +101,7 @@ def test_the_certificates_of_each_host() -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["client", "etcd", "postgres", "replicator", "rewinder"])
+@pytest.mark.parametrize("name", ["client", "etcd", "pooler", "postgres", "replicator", "rewinder"])
 def test_what_a_certificate_says(name: str) -> None:
     """Subject, names, usages and validity are the specification's, nothing of the request but the key."""
     spec = certificates(SITE, DB1)[name]
@@ -134,7 +136,7 @@ def test_the_ca_says_whose_it_is_and_signs_no_other_ca() -> None:
     assert ca.not_valid_after_utc - ca.not_valid_before_utc == dt.timedelta(days=3650)
 
 
-@pytest.mark.parametrize("name", ["client", "etcd", "postgres", "replicator", "rewinder"])
+@pytest.mark.parametrize("name", ["client", "etcd", "pooler", "postgres", "replicator", "rewinder"])
 def test_openssl_accepts_it(name: str, tmp_path: Path) -> None:
     """OpenSSL (PostgreSQL, Python on the hosts) accepts each certificate for each usage it claims, strictly."""
     spec = certificates(SITE, DB1)[name]

@@ -40,6 +40,12 @@ class Site:
             "roles": ["kea_owner", "kea_read"],
             "connect": ["kea_read"],
             "logins": {},
+            "pooler": {
+                "role": "pooler",
+                "schema": "kea_ext",
+                "function": "pooler_login",
+                "of": ["kea_owner", "kea_read"],
+            },
             "timeout": 20,
         }
         self.database: dict[str, Any] = {
@@ -106,7 +112,7 @@ def site(tmp_path: Path, server: Server, kea_admin: Path) -> Iterator[Site]:
     yield made
     postgres = made.admin("postgres")
     postgres.execute_alone("DROP DATABASE IF EXISTS kea WITH (FORCE)")
-    for role in ("kea_owner_a", "kea_owner_b", "kea_read_a", "kea_read_b", "kea_read", "kea_owner"):
+    for role in ("kea_owner_a", "kea_owner_b", "kea_read_a", "kea_read_b", "kea_read", "kea_owner", "pooler"):
         postgres.execute_alone(f"DROP ROLE IF EXISTS {role}")
 
 
@@ -239,3 +245,53 @@ def test_missing_secret_is_named(site: Site, capsys: pytest.CaptureFixture[str])
     site.ctx.path(store.SECRETS).unlink()
     with pytest.raises(HostError, match="kea_owner_a_password"):
         site.run(kea_roles, capsys)
+
+
+def _as_pooler(site: Site, statement: str) -> Any:
+    """Return what a statement gives the pooler's role; the server's message when it is refused."""
+    try:
+        return site.admin().json(f"SET ROLE pooler; SELECT coalesce(to_json(({statement})), 'null')")
+    except HostError as error:
+        return str(error)
+
+
+def test_the_pooler_is_told_the_verifiers_of_keas_logins_and_nobody_elses(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.run(kea_roles, capsys)
+    asked = "SELECT verifier FROM kea_ext.pooler_login('%s')"
+    assert _as_pooler(site, asked % "kea_read_a").startswith("SCRAM-SHA-256$")
+    assert _as_pooler(site, asked % "kea_owner_a").startswith("SCRAM-SHA-256$")
+    for name in ("kea_read_b", "kea_owner", "pooler", site.server.superuser, "nobody"):
+        assert _as_pooler(site, asked % name) is None, name
+    assert "permission denied" in _as_pooler(site, "SELECT count(*) FROM pg_authid")
+    others = site.admin().json(
+        "SELECT coalesce(json_agg(r.rolname), '[]') FROM pg_roles r WHERE NOT r.rolsuper AND r.rolname <> 'pooler' "
+        "AND has_function_privilege(r.oid, 'kea_ext.pooler_login(text)', 'EXECUTE')"
+    )
+    assert others == []
+
+
+def test_edits_of_the_poolers_role_and_function_are_taken_back(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.run(kea_roles, capsys)
+    site.admin().execute(
+        [
+            "ALTER ROLE pooler PASSWORD 'something'",
+            "GRANT kea_read TO pooler",
+            "GRANT EXECUTE ON FUNCTION kea_ext.pooler_login(text) TO PUBLIC",
+            "ALTER FUNCTION kea_ext.pooler_login(text) RESET search_path",
+            "GRANT CREATE ON SCHEMA kea_ext TO pooler",
+        ]
+    )
+    assert site.run(kea_roles, capsys)["actions"] == [
+        "alter login pooler",
+        "revoke kea_read from pooler",
+        "revoke CREATE on SCHEMA kea_ext from pooler",
+        "drop function kea_ext.pooler_login(login text)",
+        "create function kea_ext.pooler_login(login text)",
+        "revoke EXECUTE on FUNCTION kea_ext.pooler_login(login text) from PUBLIC",
+        "grant EXECUTE on FUNCTION kea_ext.pooler_login(login text) to pooler",
+    ]
+    assert site.run(kea_roles, capsys) == {"changed": False, "leader": True, "actions": []}

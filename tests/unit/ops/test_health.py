@@ -28,6 +28,13 @@ PATRONI = {
 ETCD: dict[str, Any] = {"leader": WITNESS, "declared": 3, "problems": [], "members": []}
 KEA = {"schema": "29.0", "reservations": 2500}
 CERTIFICATES = {"client": "2027-12-01T00:00:00Z"}
+WAY: dict[str, Any] = {
+    "vip": "172.30.19.13",
+    "holds_vip": False,
+    "pooler": "answers",
+    "proxy": {"write": "pooler", "read": "pooler"},
+    "units": {"pgbouncer.service": "active", "haproxy.service": "active", "keepalived.service": "active"},
+}
 
 
 @pytest.fixture
@@ -38,9 +45,10 @@ def site() -> Site:
 @pytest.fixture
 def documents() -> dict[str, dict[str, Any]]:
     made: dict[str, dict[str, Any]] = {
-        host: {"host": host, "etcd": ETCD, "patroni": PATRONI, "kea": KEA, "certificates": CERTIFICATES}
+        host: {"host": host, "etcd": ETCD, "patroni": PATRONI, "kea": KEA, "certificates": CERTIFICATES, "way": WAY}
         for host in (DB_1, DB_2)
     }
+    made[DB_1]["way"] = WAY | {"holds_vip": True}
     made[WITNESS] = {"host": WITNESS, "etcd": ETCD, "patroni": PATRONI, "kea": None, "certificates": CERTIFICATES}
     return {host: copy.deepcopy(document) for host, document in made.items()}  # not one object thrice
 
@@ -59,7 +67,8 @@ def test_healthy(site: Site, documents: dict[str, Any]) -> None:
     assert found.exit_code == Exit.OK
     assert found.kea == {**KEA, "expected_schema": "29.0", "seen_on": DB_1}
     assert found.certificates[DB_1] == {"client": 373}
-    assert "target_session_attrs=read-write" in found.conninfo
+    assert "host=kea-db-primary.us3.example.com hostaddr=172.30.19.13" in found.conninfo
+    assert [host for host, way in found.way.items() if way["holds_vip"]] == [DB_1]
     assert found.as_dict()["healthy"] is True
 
 
@@ -94,6 +103,30 @@ def test_hosts_that_name_different_leaders_are_a_problem(site: Site, documents: 
         ((WITNESS, "etcd"), {"error": "no plan"}, f"{WITNESS}: etcd: no plan"),
         ((DB_2, "etcd"), None, f"{DB_2}: etcd is not set up"),
         ((DB_2, "patroni"), None, f"{DB_2}: patroni is not set up"),
+        (
+            (DB_2, "way"),
+            None,
+            f"{DB_2}: the way to the database (pooler, proxy, virtual address) is not set up",
+        ),
+        ((DB_2, "way"), {"error": "no plan"}, f"{DB_2}: the way to the database: no plan"),
+        ((DB_1, "way"), WAY, "virtual address 172.30.19.13: nobody holds it"),
+        ((DB_2, "way"), WAY | {"holds_vip": True}, f"virtual address 172.30.19.13: held by {DB_1} and {DB_2}"),
+        ((DB_2, "way"), WAY | {"pooler": "does not answer"}, f"{DB_2}: the pooler does not answer"),
+        (
+            (DB_2, "way"),
+            WAY | {"proxy": {"write": "direct", "read": "pooler"}},
+            f"{DB_2}: the proxy sends writes past the poolers: none of them answers",
+        ),
+        (
+            (DB_2, "way"),
+            WAY | {"proxy": {"write": "none", "read": "pooler"}},
+            f"{DB_2}: the proxy has nobody to send writes to",
+        ),
+        (
+            (DB_2, "way"),
+            WAY | {"units": {"keepalived.service": "failed"}},
+            f"{DB_2}: keepalived.service is failed",
+        ),
         ((DB_2, "kea"), {"error": "no table"}, f"{DB_2}: kea database: no table"),
         ((DB_2, "kea"), None, f"{DB_2}: kea database is not set up"),
         ((DB_1, "kea"), {**KEA, "schema": "22.2"}, "kea database: schema 22.2, Kea 3.0 needs 29.0"),

@@ -235,13 +235,24 @@ class TestAccessRules:
             ["host", "all", "all", "all", "reject"]
         ]
 
-    def test_owners_come_from_the_control_host_and_named_clients_only(self) -> None:
+    def test_owners_come_from_proxies_and_poolers_the_control_host_and_named_clients_only(self) -> None:
         rules = self.rules(put(ha(), "network/clients", ["172.30.40.0/26"]))
-        assert [r[3] for r in rules if r[2] == "+kea_owner"] == ["172.30.30.12/32", "172.30.40.0/26"]
+        assert [r[3] for r in rules if r[2] == "+kea_owner"] == [
+            "127.0.0.1/32",
+            "172.30.30.10/32",
+            "172.30.30.11/32",
+            "172.30.30.12/32",
+            "172.30.40.0/26",
+        ]
 
-    def test_kea_s_servers_may_read(self) -> None:
+    def test_kea_s_servers_come_by_the_proxies_only(self) -> None:
+        """PostgreSQL sees them as a node or, behind a pooler, as loopback; the owner of the schema as well."""
         rules = self.rules(put(ha(), "kea/servers", {"lab-kea": "172.30.30.2"}))
-        assert ["hostssl", "kea", "+kea_read", "172.30.30.2/32", "scram-sha-256"] in rules
+        assert not [rule for rule in rules if "172.30.30.2/32" in rule]
+        for address in ("127.0.0.1/32", "172.30.30.10/32", "172.30.30.11/32"):
+            for role in ("+kea_read", "+kea_owner"):
+                assert ["hostssl", "kea", role, address, "scram-sha-256"] in rules
+        assert [rule for rule in rules if "pooler" in rule] == [["hostssl", "kea", "pooler", "127.0.0.1/32", "cert"]]
         assert not [r for r in rules if r[2] == "+kea_owner" and r[3].startswith("172.30.30.2/")]
 
     def test_each_node_may_replicate_from_each_and_from_its_own_loopback(self) -> None:
