@@ -5,12 +5,14 @@ usage: python -m bench.way_latency LAB [ROUNDS]   (as root, from the repository'
 One connection by each way, all of them open at once; a round sends one prepared lookup by each of them in turn, so
 that whatever else the machine does hits all alike. The ways: the virtual address and the node's pooler; the virtual
 address and PostgreSQL directly (through a pooler that is stopped for the moment in which that connection is made);
-the leader's PostgreSQL over the network, with TLS; and the leader's own unix socket. Stops and starts the leader's
-pooler once. Measures nothing about load: for that use pgbench.
+the leader's PostgreSQL over the network; and the same by loopback on the leader, all of them with TLS. Stops and
+starts the leader's pooler once. Measures nothing about load: for that use pgbench.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
 import os
 import random
@@ -19,9 +21,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 LOOKUP = """
 SELECT h.host_id, h.dhcp_identifier, h.dhcp_identifier_type, h.dhcp4_subnet_id, h.dhcp6_subnet_id, h.ipv4_address,
@@ -36,6 +41,7 @@ ORDER BY h.host_id, o.option_id
 KEYS = "SELECT dhcp4_subnet_id, dhcp_identifier_type, dhcp_identifier FROM hosts ORDER BY host_id LIMIT 5000"
 WARM_UP = 200
 DIRECT = "VIP, direct"
+LOCAL = "loopback"
 
 
 def measure(request: dict[str, Any]) -> dict[str, list[float]]:
@@ -44,11 +50,8 @@ def measure(request: dict[str, Any]) -> dict[str, list[float]]:
     for name, conninfo in request["ways"].items():
         if name == DIRECT:
             _ask_for("stop")
-        uid = request["uid"].get(name)
-        if uid is not None:
-            os.seteuid(uid)  # the server takes the name of whoever connects to its socket
-        connections[name] = psycopg.connect(conninfo, autocommit=True, prepare_threshold=0)
-        os.seteuid(0)
+        with _network_of(request["leader"] if name == LOCAL else "self"):
+            connections[name] = psycopg.connect(conninfo, autocommit=True, prepare_threshold=0)
         if name == DIRECT:
             _ask_for("start")
     keys = next(iter(connections.values())).execute(KEYS).fetchall()
@@ -67,6 +70,18 @@ def measure(request: dict[str, Any]) -> dict[str, list[float]]:
             if number >= WARM_UP:
                 taken[name].append(ended - began)
     return taken
+
+
+@contextlib.contextmanager
+def _network_of(process: str) -> Iterator[None]:
+    """Be in the network of a process for a while; connections made there stay there."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with Path("/proc/self/ns/net").open("rb") as here, Path(f"/proc/{process}/ns/net").open("rb") as there:
+        libc.setns(there.fileno(), 0)
+        try:
+            yield
+        finally:
+            libc.setns(here.fileno(), 0)
 
 
 def _ask_for(word: str) -> None:
@@ -92,16 +107,15 @@ def main(lab_name: str, rounds: int) -> None:
     ca.write_text(lab.exec(leader.name, ["cat", "/etc/keadb/tls/ca.crt"]).stdout)
     network = f"user=kea_read_{site.logins.read} sslrootcert={ca}"
     direct = f"host={site.fqdn(leader)} hostaddr={leader.address} port=5432 dbname=kea sslmode=verify-full {network}"
-    socket = _root_of(leader.name) / "run/postgresql"
     request = {
         "rounds": rounds,
-        "uid": {"unix socket": int(lab.exec(leader.name, ["id", "-u", "postgres"]).stdout)},
+        "leader": _process_of(leader.name),
         "ways": {
             # First: the pooler's end would cut the others.
             DIRECT: f"{clients.conninfo(site)} {network}",
             "VIP, pooler": f"{clients.conninfo(site)} {network}",
             "node, TLS": direct,
-            "unix socket": f"host={socket} dbname=kea user=postgres",
+            LOCAL: direct.replace(f"hostaddr={leader.address}", "hostaddr=127.0.0.1"),
         },
     }
     environment = dict(
@@ -128,12 +142,13 @@ def main(lab_name: str, rounds: int) -> None:
         raise SystemExit(process.returncode)
 
 
-def _root_of(host: str) -> Path:
-    """Return the host's root file system as this machine's kernel shows it, through one of its own processes."""
-    for status in Path("/proc").glob("[0-9]*/root/etc/keadb/host"):
+def _process_of(host: str) -> str:
+    """Return one of the host's processes by this machine's number of it: its proxy."""
+    for process in Path("/proc").glob("[0-9]*"):
         try:
-            if status.read_text().strip() == host:
-                return status.parents[2]
+            is_proxy = (process / "comm").read_text().strip() == "haproxy"
+            if is_proxy and (process / "root/etc/keadb/host").read_text().strip() == host:
+                return process.name
         except OSError:
             continue
     message = f"no process of {host} is seen from here"
@@ -141,7 +156,7 @@ def _root_of(host: str) -> Path:
 
 
 def _table(taken: dict[str, list[float]]) -> None:
-    base = statistics.median(taken["unix socket"])
+    base = statistics.median(taken[LOCAL])
     print(f"{'way':<14}{'p50 ms':>9}{'p99 ms':>9}{'p50 ratio':>11}")  # noqa: T201 - a command's output
     for name, values in taken.items():
         p99 = statistics.quantiles(values, n=100)[98]
