@@ -34,8 +34,9 @@ def _data(site: Site) -> SiteData:
 
 
 def _ca(site: Site) -> str:
-    ca = site.state / "ca.crt"
-    ca.write_text(site.lab.exec(site.database_hosts[-1], ["cat", "/etc/keadb/tls/ca.crt"]).stdout)
+    ca = site.state / "way-ca.crt"
+    if not ca.exists():  # later its host may be without power
+        ca.write_text(site.lab.exec(site.database_hosts[0], ["cat", "/etc/keadb/tls/ca.crt"]).stdout)
     return str(ca)
 
 
