@@ -1,8 +1,8 @@
 """The verb ``leave WHAT``: this host is in no site file any more; stop what it still runs for the cluster.
 
-``database``: Patroni with its PostgreSQL, refused where it leads. ``etcd``: what is left of a member that the cluster
-has removed, refused while it is one. Both are disabled, so that they do not come back with the machine. Nothing is
-deleted: a host that is declared again goes on from its data.
+``database``: what clients go through, then Patroni with its PostgreSQL, refused where it leads. ``etcd``: what is
+left of a member that the cluster has removed, refused while it is one. All of it is disabled, so that it does not
+come back with the machine. Nothing is deleted: a host that is declared again goes on from its data.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 STOP_SECONDS = 180.0
 """Limit for one stop: Patroni's unit allows PostgreSQL 120 s."""
+_WAY = ("keepalived.service", "haproxy.service", "pgbouncer.service")
+"""Clients are led elsewhere first."""
 _ETCD_TIMER = "keadb-etcd-lead.timer"
 
 
@@ -51,7 +53,7 @@ def _database(ctx: Context) -> list[str]:
                 "'keadb switchover', then take it out. Nothing was changed"
             )
             raise Refused(msg)
-    return _stop(ctx, [plan.unit])
+    return _stop(ctx, [*_WAY, plan.unit])
 
 
 def _etcd(ctx: Context) -> list[str]:

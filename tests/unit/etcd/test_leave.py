@@ -89,6 +89,18 @@ class TestDatabase:
             ["systemctl", "stop", "--", PATRONI],
         ]
 
+    def test_clients_are_led_elsewhere_first(
+        self,
+        hosts: dict[str, HostRoot],
+        systemd: dict[str, units.State],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        database(hosts[DB2], monkeypatch, "replica")
+        way = ["keepalived.service", "haproxy.service", "pgbouncer.service"]
+        systemd |= {name: state() for name in (PATRONI, *way)}
+        assert leave.main(hosts[DB2].ctx, ["database"]) == 0
+        assert [c[-1] for c in hosts[DB2].system.commands if c[1] == "stop"] == [*way, PATRONI]
+
     def test_a_second_time_there_is_nothing_to_do(
         self,
         hosts: dict[str, HostRoot],
