@@ -81,7 +81,10 @@ class TestPolicy:
         script.write_text(content(sample(), POLICY))
         return subprocess.run(["/bin/sh", "-u", script, *argv], check=False).returncode
 
-    @pytest.mark.parametrize("name", ["patroni", "patroni.service", "etcd.service", "postgresql@15-*", "keadb-etcd"])
+    @pytest.mark.parametrize(
+        "name",
+        ["patroni", "patroni.service", "etcd.service", "postgresql@15-*", "keadb-etcd", "haproxy", "keepalived.service"],
+    )
     def test_packages_do_not_touch_members(self, tmp_path: Path, name: str) -> None:
         assert self.answer(tmp_path, name, "restart") == 101
         assert self.answer(tmp_path, "--quiet", name, "(stop)", "2") == 101
