@@ -65,7 +65,13 @@ class TestNeedrestart:
         text = re.search(r"qr\((.+)\)}", content(sample(), NEEDRESTART))
         assert text
         ours = re.compile(text[1])
-        for unit in ("keadb-etcd.service", "patroni.service", "etcd.service", "postgresql@15-main.service"):
+        for unit in (
+            "keadb-etcd.service",
+            "patroni.service",
+            "etcd.service",
+            "postgresql@15-main.service",
+            "haproxy.service",
+        ):
             assert ours.search(unit), unit
         for unit in ("ssh.service", "cron.service", "my-patroni.service", "systemd-journald.service"):
             assert not ours.search(unit), unit
@@ -83,7 +89,15 @@ class TestPolicy:
 
     @pytest.mark.parametrize(
         "name",
-        ["patroni", "patroni.service", "etcd.service", "postgresql@15-*", "keadb-etcd", "haproxy", "keepalived.service"],
+        [
+            "patroni",
+            "patroni.service",
+            "etcd.service",
+            "postgresql@15-*",
+            "keadb-etcd",
+            "haproxy",
+            "keepalived.service",
+        ],
     )
     def test_packages_do_not_touch_members(self, tmp_path: Path, name: str) -> None:
         assert self.answer(tmp_path, name, "restart") == 101
