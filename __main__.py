@@ -4,6 +4,7 @@ import pulumi
 
 from components.catalog import bundles
 from components.etcd_cluster import EtcdCluster, EtcdClusterArgs
+from components.firewall import Firewall
 from components.host import Host, HostArgs
 from components.kea_database import KeaDatabase
 from components.pooler import Pooler
@@ -25,10 +26,12 @@ hosts = {
     name: Host(HostArgs(site=site, machine=machine, secrets=secrets, bundles=planned[name]))
     for name, machine in existing_machines(site).items()
 }
+firewall = Firewall(site, hosts)
 etcd = EtcdCluster(EtcdClusterArgs(site=site, hosts=hosts))
 postgres = PostgresCluster(site, hosts, etcd)
 kea = KeaDatabase(site, hosts, postgres)
 VirtualAddress(site, hosts, Proxy(site, hosts, Pooler(site, hosts, kea)))
+firewall.close(depends_on=[step for host in hosts.values() for step in host.applied])
 applied = [step for host in hosts.values() for step in host.applied]
 for host in hosts.values():
     host.prune(depends_on=applied)

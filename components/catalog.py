@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from components.base_system import base_bundle
 from components.etcd_cluster import etcd_bundles
+from components.firewall import firewall_bundles
 from components.kea_database import kea_bundles
 from components.pooler import pooler_bundles
 from components.postgres_cluster import patroni_bundles
@@ -28,4 +29,7 @@ def bundles(site: Site) -> dict[str, list[Bundle]]:
     for service in services:
         for name, of_host in service(site).items():
             per_host[name].extend(of_host)
+    for name, (load, confirm, close) in firewall_bundles(site).items():
+        first, *others = per_host[name]
+        per_host[name] = [first, load, confirm, *others, close]
     return per_host

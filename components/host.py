@@ -50,7 +50,7 @@ class Host(pulumi.ComponentResource):
     this host waits for, ``applied`` are the commands that send it bundles.
     """
 
-    ready: pulumi.Resource
+    ready: tuple[pulumi.Resource, ...]
     applied: list[pulumi.Resource]
 
     def __init__(self, args: HostArgs, opts: pulumi.ResourceOptions | None = None) -> None:
@@ -84,7 +84,7 @@ class Host(pulumi.ComponentResource):
             depends_on=[bootstrap],
         )
         # Until it is assigned for good, the base bundle itself needs something to wait for.
-        self.ready = store
+        self.ready = (store,)
         base = self.apply(base_bundle(args.site, self.spec))
         keys = self._command(
             "keys",
@@ -99,7 +99,7 @@ class Host(pulumi.ComponentResource):
             stdin=keys.stdout.apply(lambda answer: self._signed(args.site, answer)),
             depends_on=[keys],
         )
-        self.ready = certificates
+        self.ready = (certificates,)
         self.register_outputs({"address": args.machine.address, "certificates": certificates.stdout})
 
     def apply(
@@ -120,11 +120,15 @@ class Host(pulumi.ComponentResource):
             bundle.name,
             create=applier_command("apply"),
             stdin=bundle.to_json(self._secrets.fingerprints(bundle.secrets)),
-            depends_on=[self.ready, *depends_on],
+            depends_on=[*self.ready, *depends_on],
             parent=parent,
         )
         self.applied.append(sent)
         return sent
+
+    def wait_for(self, resource: pulumi.Resource) -> None:
+        """Have every bundle that this host is given from now on wait for ``resource`` too."""
+        self.ready = (*self.ready, resource)
 
     def prune(self, depends_on: Sequence[pulumi.Resource]) -> pulumi.Resource:
         """Tell the host which bundles it has, so that it takes away all others; runs when that list changes.
@@ -135,7 +139,7 @@ class Host(pulumi.ComponentResource):
             "prune",
             create=applier_command("prune"),
             stdin=plain_json({"host": self.spec.name, "bundles": self._names}),
-            depends_on=[self.ready, *depends_on],
+            depends_on=[*self.ready, *depends_on],
         )
 
     def _command(

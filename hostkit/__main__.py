@@ -55,6 +55,7 @@ LAZY = (
     "kea-database",
     "leave",
     "way-probe",
+    "firewall",
 )
 """Verbs ``some-name`` in a module ``hostkit.some_name`` with ``main(ctx, argv) -> int``, loaded when called."""
 _OPTIONS = "[--root DIR] [--lock-wait SECONDS]"

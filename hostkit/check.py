@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hostkit import bundle as bundles
-from hostkit import check_cluster, due, edits, packages, software, units
-from hostkit.errors import CommandTimeout
+from hostkit import check_cluster, due, edits, firewall, packages, software, units
+from hostkit.errors import CommandTimeout, HostError
 from hostkit.known import Known, look
 
 if TYPE_CHECKING:
@@ -17,13 +17,15 @@ if TYPE_CHECKING:
 
 _OFF = frozenset(["disabled", "masked", "masked-runtime", "enabled-runtime", "linked"])
 _GUARD_LIMIT = 20
+_CLOSED = "firewall-close"
+"""The bundle after which the firewall's rules are exactly the declared ones; applied again it puts them back."""
 
 
 def drift(ctx: Context) -> dict[str, Any]:
     """Return every difference between the host and the applied bundles, and the runs that did not end.
 
-    An item has ``bundle``, ``kind`` (file, tls, unit, package, mask, step, program; of a cluster: member, setting,
-    role), ``name``, ``is`` (in words), for a file the lines of its ``diff`` without secrets, and ``accepted`` when an
+    An item has ``bundle``, ``kind`` (file, tls, unit, package, mask, step, program, rules; of a cluster: member,
+    setting, role), ``name``, ``is`` (in words), for a file the lines of its ``diff`` without secrets, and ``accepted`` when an
     operator has seen exactly this. ``in_sync`` is true when there is nothing but accepted edits. What a run that did
     not end has written is not drift.
     """
@@ -36,6 +38,8 @@ def drift(ctx: Context) -> dict[str, Any]:
         found.append({"accepted": False, "diff": [], **item})  # noqa: PERF401 - one item a line
     ended = known.records.keys() - known.runs.keys()
     found += [{"bundle": n, "accepted": False, "diff": [], **item} for n, item in check_cluster.items(ctx, ended)]
+    if _CLOSED in ended:
+        found += [{"bundle": _CLOSED, "accepted": False, "diff": [], **item} for item in _rules(ctx)]
     unfinished = sorted(known.runs)
     return {
         "bundles": sorted(known.records),
@@ -107,6 +111,13 @@ def _programs(ctx: Context) -> Iterator[dict[str, Any]]:
             if key == software.POSTGRESQL:
                 what += "; 'keadb restart --rolling' restarts it"
             yield {"bundle": software.RESTARTED_BY[key], "kind": "program", "name": program["name"], "is": what}
+
+
+def _rules(ctx: Context) -> list[dict[str, Any]]:
+    try:
+        return list(firewall.drift(ctx))
+    except HostError as e:
+        return [{"kind": "rules", "name": "firewall", "is": f"could not be compared: {e}"}]
 
 
 def _holds(ctx: Context, argv: tuple[str, ...]) -> bool:

@@ -20,13 +20,14 @@ _PAUSE = 0.2
 
 
 @contextmanager
-def held(ctx: Context, what: str) -> Iterator[None]:
+def held(ctx: Context, what: str, path: str = LOCK) -> Iterator[None]:
     """Hold the host's lock; ``what`` is shown to others that wait. Locked when ``ctx.lock_wait`` has passed.
 
-    Not re-entrant: the commands that a bundle's steps run must not take it. No child process inherits it.
+    ``path`` is another lock than the host's, for what must go on while a bundle is applied. Not re-entrant: the
+    commands that a bundle's steps run must not take the host's. No child process inherits it.
     """
-    make_parents(ctx, LOCK)
-    fd = os.open(ctx.path(LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    make_parents(ctx, path)
+    fd = os.open(ctx.path(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         _take(ctx, fd, what)
         os.ftruncate(fd, 0)

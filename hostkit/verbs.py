@@ -12,6 +12,7 @@ from hostkit import (
     applier,
     check,
     edits,
+    firewall,
     install,
     lock,
     patroni_repair,
@@ -151,6 +152,8 @@ def version(ctx: Context, argv: list[str]) -> int:
     _no_arguments("version", argv)
     digests = applied.digests(ctx)
     digests |= {name: "unfinished" for name in pending.left(ctx) if name in digests}
+    if "firewall" in digests and firewall.unconfirmed(ctx):
+        digests["firewall"] = "unfinished"  # it came to its end, and was taken back
     answer = {"version": VERSION, "format": bundles.FORMAT, "applied": sorted(digests), "digests": digests}
     return _answer({**answer, "unfit": patroni_repair.unfit(ctx)})
 

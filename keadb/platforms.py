@@ -17,7 +17,7 @@ from keadb.versions import POSTGRESQL_VERSIONS
 class Platform:
     """One operating system with one PostgreSQL version chosen.
 
-    ``packages`` maps a service (base, time, etcd, patroni, postgresql, postgresql_client, kea_admin, pooler, proxy,
+    ``packages`` maps a service (base, time, firewall, etcd, patroni, postgresql, postgresql_client, kea_admin, pooler, proxy,
     virtual_address) to what is installed; an empty tuple means "not from a package". ``pins`` maps a program, as the
     site file names it under ``packages``, to the packages that take its version; ``runs`` maps a service to those
     that its process is made of. ``mask`` maps a service to units that its packages would start by themselves. ``ran``
@@ -99,6 +99,7 @@ def _packages(postgresql: int, *, etcd: tuple[str, ...], kea_admin: tuple[str, .
         {
             "base": _BASE,
             "time": ("chrony",),
+            "firewall": ("nftables",),
             "etcd": etcd,
             "patroni": _PATRONI,
             "postgresql": (f"postgresql-{postgresql}", client),

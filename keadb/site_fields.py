@@ -231,8 +231,17 @@ def _reason(value: Any) -> str:
     return value.strip()
 
 
-def ordered(allowed: str) -> BeforeValidator:
-    """Take a list without duplicates (not a set or a mapping) as a tuple."""
+def _endpoint(value: Any) -> str:
+    allowed = 'an IPv4 address with a port, such as "172.30.17.1:3142"'
+    where, colon, port = value.partition(":") if isinstance(value, str) else ("", "", "")
+    if not colon or not re.fullmatch(r"[1-9][0-9]{0,4}", port) or int(port) > 65535:  # noqa: PLR2004 - the last port
+        message = "is not an address with a port"
+        raise refuse(message, allowed)
+    return f"{address(where)}:{port}"
+
+
+def ordered(allowed: str, *, least: int = 0) -> BeforeValidator:
+    """Take a list without duplicates (not a set or a mapping), of ``least`` entries or more, as a tuple."""
 
     def check(value: Any) -> tuple[Any, ...]:
         if not isinstance(value, list | tuple):
@@ -240,6 +249,9 @@ def ordered(allowed: str) -> BeforeValidator:
             raise refuse(message, allowed)
         if any(value.index(item) != position for position, item in enumerate(value)):
             message = "has an entry twice"
+            raise refuse(message, allowed)
+        if len(value) < least:
+            message = "has too few entries"
             raise refuse(message, allowed)
         return tuple(value)
 
@@ -266,6 +278,7 @@ Flag = Annotated[bool, _after(_flag)]
 Address = Annotated[IPv4Address, _after(address)]
 Subnet = Annotated[IPv4Network, _after(_subnet)]
 Source = Annotated[IPv4Network, _after(_source)]
+Endpoint = Annotated[str, _after(_endpoint)]
 Day = Annotated[date, _after(_day)]
 HostKey = Annotated[str, _after(_host_key)]
 Scalar = Annotated[str | int | float | bool, _after(scalar)]

@@ -28,6 +28,8 @@ class Network(_Part):
     """Addresses of a site. No NTP server means that the hosts' clock is kept by what they run on.
 
     ``clients`` are named automation and admin sources: they may log in to the database beside Kea's servers.
+    ``deploy`` are those that may come by SSH: whoever runs keadb. ``packages`` are the places (``ADDRESS:PORT``) where
+    hosts get packages; none: any address, on the ports of HTTP and HTTPS.
     """
 
     subnet: f.Subnet
@@ -36,6 +38,8 @@ class Network(_Part):
     dns: Annotated[tuple[f.Address, ...], f.ordered("a list of IPv4 addresses")] = ()
     ntp: Annotated[tuple[f.Address, ...], f.ordered("a list of IPv4 addresses")] = ()
     clients: Annotated[tuple[f.Source, ...], f.ordered("a list of IPv4 addresses or networks")] = ()
+    deploy: Annotated[tuple[f.Source, ...], f.ordered("a list of IPv4 addresses or networks, at least one", least=1)]
+    packages: Annotated[tuple[f.Endpoint, ...], f.ordered("a list of ADDRESS:PORT")] = ()
 
 
 def _roles(value: Any) -> tuple[str, ...]:

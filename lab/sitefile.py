@@ -43,6 +43,7 @@ def site(
             "ntp": [],
             # Where people and tests stand: the bridge, that is the machine inside the lab's namespace.
             "clients": [str(GATEWAY)],
+            "deploy": [str(GATEWAY)],
         },
         "hosts": {
             host.name: entry(host, host_keys[host.name], disk_gb=disk_gb)

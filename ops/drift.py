@@ -27,7 +27,7 @@ from ops.secrets import DEPLOY_KEY, secret_values
 from ops.stacks import Stack
 from ops.status import run_on, why
 
-STEPS = frozenset(["step", "mask", "setting", "login", "role", "program"])
+STEPS = frozenset(["step", "mask", "setting", "login", "role", "program", "rules"])
 """Kinds that are put back by applying their bundle again."""
 CHECK_SECONDS = 90.0
 """A busy host asks systemd and dpkg, and runs the guards of its bundles' steps."""
@@ -39,7 +39,7 @@ CHANGE_SECONDS = 3900.0
 class Item:
     """One difference on one host.
 
-    ``kind``: file, tls, unit, package, mask, step, program, member, setting or role.
+    ``kind``: file, tls, unit, package, mask, step, program, rules, member, setting or role.
     """
 
     host: str

@@ -182,9 +182,9 @@ def decide(site: Site, given: Mapping[str, Given], answers: Mapping[str, Seen], 
             made.notes.append(
                 f"{name} has another version of {', '.join(other)} than was last applied from here: sent to it again"
             )
-            # What only stages a service is brought into force by the cluster's steps, as after any change.
-            steps = {*other, "patroni-form"}
-            replace |= _steps(site, given, name, *steps)
+            # What only stages a service is brought into force by the cluster's steps, as after any change. Loaded
+            # rules of the firewall are taken back unless they are confirmed.
+            replace |= _steps(site, given, name, *other, "firewall-confirm", "patroni-form")
             replace |= _shared(site, given, site.hosts[name])
         if answer.unfit and (not only or name in only):
             made.notes.append(

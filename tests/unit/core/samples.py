@@ -29,7 +29,12 @@ def ha() -> Data:
         "topology": "ha",
         "domain": "example.com",
         "platform": "debian-13",
-        "network": {"subnet": "172.30.30.0/24", "gateway": "172.30.30.1", "vip": "172.30.30.13"},
+        "network": {
+            "subnet": "172.30.30.0/24",
+            "gateway": "172.30.30.1",
+            "vip": "172.30.30.13",
+            "deploy": ["172.30.30.1"],
+        },
         "hosts": {
             "lab-kea-db-01": _host(["database", "etcd"], 10, "hv-a", 1),
             "lab-kea-db-02": _host(["database", "etcd"], 11, "hv-b", 2),
