@@ -31,7 +31,7 @@ RULES = "/etc/keadb/firewall.nft"
 CONFIRMED = "/var/lib/keadb/firewall.nft"
 """The rules that were confirmed last: what the host starts with."""
 ROLLBACK_SECONDS = 40
-"""Unconfirmed rules are taken back after this time; the engine dials a silent host for a minute, and so learns why."""
+"""Unconfirmed rules are taken back after this time: the engine dials a silent host for a minute, so it learns why."""
 
 
 class Peers(NamedTuple):
@@ -73,8 +73,8 @@ def _pairs(site: Site, host: Host, *, coming: bool) -> list[tuple[IPv4Address, i
 
 
 def _sources(named: Iterable[tuple[IPv4Network, str]]) -> list[tuple[str, str]]:
-    """Return sources with their names in order, without those that lie in others: an nftables set takes no overlap."""
-    names = {network: name for network, name in sorted(named, reverse=True)}
+    """Return sources in order, with names, without those that lie in others: an nftables set takes no overlap."""
+    names = dict(sorted(named, reverse=True))
     alone = [n for n in sorted(names) if not any(n != other and n.subnet_of(other) for other in names)]
     return [(str(n.network_address) if n.prefixlen == n.max_prefixlen else str(n), names[n]) for n in alone]
 

@@ -25,9 +25,9 @@ def drift(ctx: Context) -> dict[str, Any]:
     """Return every difference between the host and the applied bundles, and the runs that did not end.
 
     An item has ``bundle``, ``kind`` (file, tls, unit, package, mask, step, program, rules; of a cluster: member,
-    setting, role), ``name``, ``is`` (in words), for a file the lines of its ``diff`` without secrets, and ``accepted`` when an
-    operator has seen exactly this. ``in_sync`` is true when there is nothing but accepted edits. What a run that did
-    not end has written is not drift.
+    setting, role), ``name``, ``is`` (in words), for files and rules the lines of the ``diff`` without secrets, and
+    ``accepted`` when an operator has seen exactly this. ``in_sync`` is true when there is nothing but accepted edits.
+    What a run that did not end has written is not drift.
     """
     known = Known.load(ctx)
     found: list[dict[str, Any]] = []

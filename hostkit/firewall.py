@@ -86,14 +86,13 @@ def confirm(ctx: Context) -> dict[str, Any]:
         if confirmed is not None and nftables.widened(_required(ctx, RULES), confirmed) == confirmed:
             return {"changed": False}
         msg = (
-            f"the firewall's new rules ({RULES}) were taken back: nobody came in by SSH in time to confirm them, so "
-            "they cut off whoever runs keadb (or the run was interrupted, or the host restarted). The rules of before "
-            "are in force. See that network.deploy in the site file names the machine that keadb runs on, then run "
-            "'keadb up' again"
+            "the firewall's new rules were taken back, and those of before are in force: nobody came in by SSH in "
+            "time to confirm them. Either they cut off whoever runs keadb: network.deploy in the site file must name "
+            "that machine. Or the run, or the host, was interrupted. Then run 'keadb up' again"
         )
         raise HostError(msg)
     if not nftables.in_force(ctx, loaded):
-        msg = "the firewall's rules in force are not those that were loaded; they are taken back. Run 'keadb up' again"
+        msg = "the firewall's rules in force are not those that were loaded; they are taken back. Run 'keadb up' anew"
         raise HostError(msg)
     _write(ctx, CONFIRMED, loaded)
     _forget(ctx)
@@ -192,4 +191,3 @@ def _start_timer(ctx: Context, seconds: int) -> None:
 def _stop_timer(ctx: Context) -> None:
     # One that runs already waits for our lock, and then finds nothing to take back.
     ctx.system.run(["systemctl", "stop", f"{TIMER}.timer"], timeout=_LIMIT, check=False)
-

@@ -17,11 +17,11 @@ from keadb.versions import POSTGRESQL_VERSIONS
 class Platform:
     """One operating system with one PostgreSQL version chosen.
 
-    ``packages`` maps a service (base, time, firewall, etcd, patroni, postgresql, postgresql_client, kea_admin, pooler, proxy,
-    virtual_address) to what is installed; an empty tuple means "not from a package". ``pins`` maps a program, as the
-    site file names it under ``packages``, to the packages that take its version; ``runs`` maps a service to those
-    that its process is made of. ``mask`` maps a service to units that its packages would start by themselves. ``ran``
-    says whether anybody has run keadb there; ``note`` says what to know before.
+    ``packages`` maps a service (base, time, firewall, etcd, patroni, postgresql, postgresql_client, kea_admin,
+    pooler, proxy, virtual_address) to what is installed; an empty tuple means "not from a package". ``pins`` maps a
+    program, as the site file names it under ``packages``, to the packages that take its version; ``runs`` maps a
+    service to those that its process is made of. ``mask`` maps a service to units that its packages would start by
+    themselves. ``ran`` says whether anybody has run keadb there; ``note`` says what to know before.
     """
 
     name: str

@@ -28,8 +28,8 @@ class Network(_Part):
     """Addresses of a site. No NTP server means that the hosts' clock is kept by what they run on.
 
     ``clients`` are named automation and admin sources: they may log in to the database beside Kea's servers.
-    ``deploy`` are those that may come by SSH: whoever runs keadb. ``packages`` are the places (``ADDRESS:PORT``) where
-    hosts get packages; none: any address, on the ports of HTTP and HTTPS.
+    ``deploy`` are those that may come by SSH: whoever runs keadb. ``packages`` are the places (``ADDRESS:PORT``)
+    where hosts get packages; none: any address, on the ports of HTTP and HTTPS.
     """
 
     subnet: f.Subnet

@@ -182,10 +182,12 @@ def decide(site: Site, given: Mapping[str, Given], answers: Mapping[str, Seen], 
             made.notes.append(
                 f"{name} has another version of {', '.join(other)} than was last applied from here: sent to it again"
             )
-            # What only stages a service is brought into force by the cluster's steps, as after any change. Loaded
-            # rules of the firewall are taken back unless they are confirmed.
-            replace |= _steps(site, given, name, *other, "firewall-confirm", "patroni-form")
-            replace |= _shared(site, given, site.hosts[name])
+            # Loaded rules of the firewall are taken back unless they are confirmed; they are no service's.
+            replace |= _steps(site, given, name, *other, *(["firewall-confirm"] if "firewall" in other else []))
+            if other != ["firewall"]:
+                # What only stages a service is brought into force by the cluster's steps, as after any change.
+                replace |= _steps(site, given, name, "patroni-form")
+                replace |= _shared(site, given, site.hosts[name])
         if answer.unfit and (not only or name in only):
             made.notes.append(
                 f"{name} can follow its leader no more ({answer.unfit}): it is copied anew if that loses nothing"
