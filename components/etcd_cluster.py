@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pulumi
 
-from keadb import naming, ports
+from keadb import ciphers, naming, ports
 from keadb.bundle import APPLIER, Bundle, File, Packages, Probe, Start, Step, TlsUse, Unit, program_file
 from keadb.logins import ETCD_PATRONI
 from keadb.platforms import platform
@@ -83,6 +83,8 @@ def etcd_bundle(site: Site, host: Host) -> Bundle:
                 client_port=CLIENT_PORT,
                 peer_port=PEER_PORT,
                 tls=_TLS,
+                tls_minimum=ciphers.ETCD_MINIMUM,
+                cipher_suites=ciphers.ETCD,
             )
         ),
         unit_file: File(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from ipaddress import IPv4Network
 from typing import TYPE_CHECKING, Any
 
-from keadb import memory, ports
+from keadb import ciphers, memory, ports
 from keadb.logins import ETCD_PATRONI
 
 if TYPE_CHECKING:
@@ -59,7 +59,8 @@ def postgresql_parameters(site: Site) -> dict[str, Any]:
         "ssl_cert_file": server["cert"],
         "ssl_key_file": server["key"],
         "ssl_ca_file": server["ca"],
-        "ssl_min_protocol_version": "TLSv1.2",
+        "ssl_min_protocol_version": ciphers.MINIMUM,
+        "ssl_ciphers": ciphers.OPENSSL,
         "password_encryption": "scram-sha-256",
         "max_connections": site.postgresql.max_connections,
         # The smallest database host decides: either may lead.

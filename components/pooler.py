@@ -14,7 +14,7 @@ import pulumi
 
 from components.kea_database import OWN_SCHEMA, POOLER_FUNCTION
 from components.patroni_settings import POOLER
-from keadb import naming, ports
+from keadb import ciphers, naming, ports
 from keadb.bundle import APPLIER, Bundle, File, Packages, Probe, TlsUse, Unit
 from keadb.clients import DATABASE
 from keadb.platforms import platform
@@ -63,6 +63,7 @@ def pooler_bundle(site: Site, host: Host) -> Bundle:
         pool_size=pool_size(site),
         max_clients=site.pooler.max_clients,
         tls=tls,
+        ciphers=ciphers.OPENSSL,
     )
     start = render("pgbouncer/read-at-start.ini.j2", address=host.address, port=ports.POOLER, socket_dir=SOCKET_DIR)
     rules = render(

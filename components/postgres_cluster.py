@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pulumi
 
 from components import patroni_settings as settings
-from keadb import naming
+from keadb import ciphers, naming
 from keadb.bundle import APPLIER, Bundle, File, Packages, Probe, Start, Step, TlsUse, Unit, plain_json, program_file
 from keadb.platforms import platform
 from keadb.templating import render
@@ -80,6 +80,7 @@ def patroni_bundle(site: Site, host: Host) -> Bundle:
         control_host=site.control_host.name,
         plan=PLAN,
         server=tls["postgres"],
+        ciphers=ciphers.OPENSSL,
         rest_port=settings.REST_PORT,
         rest_sources=settings.rest_sources(site),
         etcd=[f"{member.address}:{settings.ETCD_CLIENT_PORT}" for member in site.etcd_hosts],

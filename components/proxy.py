@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import pulumi
 
-from keadb import naming, ports
-from keadb.bundle import APPLIER, Bundle, File, Packages, Probe, Unit
+from keadb import ciphers, naming, ports
+from keadb.bundle import APPLIER, Bundle, File, Packages, Probe, TlsUse, Unit
 from keadb.clients import sources
 from keadb.platforms import platform
 from keadb.templating import render
@@ -32,7 +32,14 @@ SAVE_STATE = "/usr/lib/keadb/haproxy-save-state"
 RUNTIME = "keadb-haproxy"
 SOCKET = f"/run/{RUNTIME}/admin.sock"
 STATE_FILE = f"/run/{RUNTIME}/server-state"
-CA_FILE = "/etc/keadb/tls/ca.crt"
+TLS = TlsUse(
+    key="/etc/haproxy/tls/client.key",
+    cert="/etc/haproxy/tls/client.crt",
+    ca="/etc/haproxy/tls/ca.crt",
+    owner="root",
+    group="root",
+)
+"""What its checks show and trust. HAProxy reads all of it before it becomes its own user, and again in a reload."""
 HARD_STOP = "10m"
 """How long sessions of before a reload may go on: no check ends them any more when the leader changes."""
 
@@ -51,7 +58,9 @@ def proxy_bundle(site: Site, host: Host) -> Bundle:
         ],
         max_clients=site.pooler.max_clients,
         read_lag_mb=site.proxy.read_lag_mb,
-        ca=CA_FILE,
+        tls=TLS,
+        tls_minimum=ciphers.MINIMUM,
+        ciphers=ciphers.OPENSSL,
         socket=SOCKET,
         state_file=STATE_FILE,
         hard_stop=HARD_STOP,
@@ -74,7 +83,8 @@ def proxy_bundle(site: Site, host: Host) -> Bundle:
                 content=render("haproxy/save-state.py.j2", socket=SOCKET, state_file=STATE_FILE), mode="0755"
             ),
         },
-        units={UNIT: Unit(restart_on=(DROP_IN,), reload_on=(CONFIG,))},
+        tls={"client": TLS},
+        units={UNIT: Unit(restart_on=(DROP_IN,), reload_on=(CONFIG, TLS.key, TLS.cert, TLS.ca))},
         probes=(Probe(name="the proxy finds a leader", run=(APPLIER, "way-probe", "proxy"), timeout=60),),
     )
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pulumi
 
 from keadb import naming, ports
-from keadb.bundle import APPLIER, Bundle, File, Packages, Probe, Unit, plain_json
+from keadb.bundle import APPLIER, Bundle, File, Packages, Probe, TlsUse, Unit, plain_json
 from keadb.platforms import platform
 from keadb.templating import render
 
@@ -30,7 +30,14 @@ CHECK = "/usr/lib/keadb/way-check"
 FIND_INTERFACE = "/usr/lib/keadb/way-interface"
 INTERFACE_FILE = "/run/keepalived/interface.conf"
 SCRIPT_USER = "keepalived_script"
-CA_FILE = "/etc/keadb/tls/ca.crt"
+TLS = TlsUse(
+    key="/etc/keepalived/tls/client.key",
+    cert="/etc/keepalived/tls/client.crt",
+    ca="/etc/keepalived/tls/ca.crt",
+    owner=SCRIPT_USER,
+    group=SCRIPT_USER,
+)
+"""What the check shows to Patroni on the peer, and trusts; read each time."""
 PLAN = "/etc/keadb/cluster/way.json"
 """What ``keadb status`` asks about on this node."""
 PLAN_FORMAT = 1
@@ -72,7 +79,7 @@ def virtual_address_bundle(site: Site, host: Host) -> Bundle:
         "keepalived/check.sh.j2",
         health_port=ports.PROXY_HEALTH,
         rest_port=ports.PATRONI_REST,
-        ca=CA_FILE,
+        tls=TLS,
         peers=[{"address": peer.address, "full": site.fqdn(peer)} for peer in peers],
         others=others,
     )
@@ -102,6 +109,7 @@ def virtual_address_bundle(site: Site, host: Host) -> Bundle:
             FIND_INTERFACE: File(content=interface, mode="0755"),
             PLAN: File(content=plain_json(plan)),
         },
+        tls={"client": TLS} if peers else {},
         units={UNIT: Unit(restart_on=(DROP_IN, FIND_INTERFACE), reload_on=(CONFIG, CHECK))},
         probes=(
             Probe(

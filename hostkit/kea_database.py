@@ -107,6 +107,8 @@ def _login_environment(ctx: Context, plan: dict[str, Any], which: str) -> dict[s
         "PGTARGETSESSIONATTRS": "read-write",
         "PGSSLMODE": "verify-full",
         "PGSSLROOTCERT": plan["ca"],
+        # PostgreSQL itself is on the other end: the password counts for this TLS connection only.
+        "PGCHANNELBINDING": "require",
         "PGCONNECT_TIMEOUT": "5",
         "PGAPPNAME": "keadb",
         # No certificate, password file or setting of root's own home takes part.

@@ -40,10 +40,13 @@ def read_conninfo(site: Site) -> str:
 
 
 def direct_conninfo(site: Site) -> str:
-    """Return the conninfo of our own steps: libpq asks each node's PostgreSQL and takes the one that takes writes."""
+    """Return the conninfo of our own steps: libpq asks each node's PostgreSQL and takes the one that takes writes.
+
+    Nobody stands between, so the password is bound to this TLS connection.
+    """
     hosts = ",".join(site.fqdn(host) for host in site.database_hosts)
     addresses = ",".join(str(host.address) for host in site.database_hosts)
-    return f"host={hosts} hostaddr={addresses} port={PORT} {_COMMON} target_session_attrs=read-write"
+    return f"host={hosts} hostaddr={addresses} port={PORT} {_COMMON} channel_binding=require target_session_attrs=read-write"
 
 
 def sources(site: Site) -> list[str]:

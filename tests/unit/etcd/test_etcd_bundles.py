@@ -16,6 +16,7 @@ import yaml
 from components.etcd_cluster import etcd_bundle, etcd_bundles, etcd_form_bundle, rolling_order
 from hostkit import etcd_plan
 from hostkit.context import Context
+from keadb import ciphers
 from keadb.bundle import Bundle, Start
 from keadb.site import Site, load_site
 from tests.unit.core.samples import ha, put, single
@@ -66,6 +67,11 @@ class TestConfiguration:
         assert found["listen-client-urls"] == "https://172.30.30.11:2379,https://127.0.0.1:2379"
         assert found["advertise-client-urls"] == "https://172.30.30.11:2379"
         assert found["listen-peer-urls"] == found["initial-advertise-peer-urls"] == "https://172.30.30.11:2380"
+
+    def test_neither_port_takes_less_than_what_is_declared(self) -> None:
+        found = config()
+        assert found["tls-min-version"] == "TLS1.2"
+        assert tuple(found["cipher-suites"]) == ciphers.ETCD
 
     @pytest.mark.parametrize("side", ["client-transport-security", "peer-transport-security"])
     def test_both_ports_ask_for_certificates(self, side: str) -> None:

@@ -20,6 +20,7 @@ from hostkit import patroni_plan
 from hostkit.__main__ import verb
 from hostkit.context import Context
 from hostkit.patroni_parameters import NEED_RESTART
+from keadb import ciphers
 from keadb.bundle import SECRET_PLACEHOLDER, Bundle, Start
 from keadb.site import Site, load_site
 from tests.unit.core.samples import ROOT, STACKS, ha, put, single
@@ -194,7 +195,8 @@ class TestStaged:
 
     def test_only_the_site_s_own_hosts_may_change_anything_over_rest(self) -> None:
         rest = config(site_of(ha()), DB1)["restapi"]
-        assert rest["verify_client"] == "optional"
+        assert rest["verify_client"] == "required"
+        assert rest["ciphers"] == ciphers.OPENSSL
         assert rest["allowlist"] == ["172.30.30.10", "172.30.30.11", "172.30.30.12"]
 
     @pytest.mark.skipif(not shutil.which("patroni"), reason="no Patroni on this machine")

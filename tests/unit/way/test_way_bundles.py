@@ -13,7 +13,7 @@ import pytest
 
 from components import pooler, proxy, virtual_address
 from components.base_system import base_bundle
-from keadb import clients
+from keadb import ciphers, clients
 from keadb.bundle import Bundle
 from keadb.site import Site, load_site
 from lab import image
@@ -63,9 +63,11 @@ def target(program: str, folder: Path, *arguments: str) -> subprocess.CompletedP
 @pytest.mark.parametrize("data", [ha(), single()], ids=["ha", "single"])
 def test_haproxy_reads_its_file(data: dict[str, Any], tmp_path: Path) -> None:
     shutil.copy("/etc/ssl/certs/ca-certificates.crt", tmp_path / "ca.crt")
-    (tmp_path / "haproxy.cfg").write_text(
-        text(data, "proxy", proxy.CONFIG).replace(proxy.CA_FILE, "/mnt/ca.crt").replace(proxy.STATE_FILE, "/dev/null")
-    )
+    request = ("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=check")
+    made = ["openssl", *request, "-keyout", str(tmp_path / "client.key"), "-out", str(tmp_path / "client.crt")]
+    subprocess.run(made, check=True, capture_output=True)
+    config = text(data, "proxy", proxy.CONFIG).replace(proxy.STATE_FILE, "/dev/null")
+    (tmp_path / "haproxy.cfg").write_text(config.replace("/etc/haproxy/tls/", "/mnt/"))
     done = target("haproxy", tmp_path, "-c", "-f", "/mnt/haproxy.cfg")
     assert done.returncode == 0, done.stderr
     assert "WARNING" not in done.stderr
@@ -124,8 +126,16 @@ class TestPooler:
     def test_every_hop_is_tls_and_verified_and_there_is_no_password(self) -> None:
         bundle = bundles(ha())["pooler"]
         config = bundle.files[pooler.CONFIG].content.splitlines()
-        for line in ("client_tls_sslmode = require", "server_tls_sslmode = verify-full", "auth_type = hba"):
+        for line in (
+            "client_tls_sslmode = require",
+            "client_tls_ca_file = /etc/pgbouncer/tls/ca.crt",
+            "server_tls_sslmode = verify-full",
+            "auth_type = hba",
+        ):
             assert line in config
+        for side in ("client", "server"):
+            assert f"{side}_tls_protocols = tlsv1.2,tlsv1.3" in config
+            assert f"{side}_tls_ciphers = {ciphers.OPENSSL}" in config
         assert bundle.secrets == ()
         assert "auth_file" not in bundle.files[pooler.CONFIG].content
 
@@ -165,12 +175,16 @@ class TestProxy:
             name, rest = server[1], server[3:]
             assert rest in (["check", "verifyhost", f"{name}.example.com"], ["track", f"write_direct/{name}"])
         (default,) = [line for line in lines if line.startswith("default-server ")]
-        assert "verify required" in default
+        assert f"verify required ca-file {proxy.TLS.ca} crt {proxy.TLS.cert}" in default
+        assert "ssl-default-server-options ssl-min-ver TLSv1.2" in lines
         assert "on-marked-down shutdown-sessions" in default
 
     def test_a_change_reloads_and_nothing_else(self) -> None:
-        unit = bundles(ha())["proxy"].units[proxy.UNIT]
-        assert unit.reload_on == (proxy.CONFIG,)
+        """HAProxy keeps what it read of certificate, key and CA: a renewed one reloads it too."""
+        bundle = bundles(ha())["proxy"]
+        unit = bundle.units[proxy.UNIT]
+        assert bundle.tls == {"client": proxy.TLS}
+        assert set(unit.reload_on) == {proxy.CONFIG, proxy.TLS.key, proxy.TLS.cert, proxy.TLS.ca}
         assert proxy.CONFIG not in unit.restart_on
 
     def test_the_virtual_address_may_be_bound_where_it_is_not(self) -> None:
@@ -192,6 +206,13 @@ class TestVirtualAddress:
             assert f"        172.30.30.{peer} min_ttl 255 max_ttl 255\n" in config
             assert "nopreempt" in config
             assert "weight" not in config.replace("No weight", "")
+
+    def test_the_check_shows_a_certificate_where_there_is_a_peer_to_ask(self) -> None:
+        check = text(ha(), "virtual-address", virtual_address.CHECK)
+        tls = bundles(ha())["virtual-address"].tls["client"]
+        assert tls.owner == virtual_address.SCRIPT_USER
+        assert f"-CAfile {tls.ca} -cert {tls.cert} -key {tls.key}" in check
+        assert bundles(single())["virtual-address"].tls == {}
 
     def test_alone_it_has_no_peer_and_holds_the_address_whatever_the_proxy_says(self) -> None:
         assert "unicast" not in text(single(), "virtual-address", virtual_address.CONFIG)
@@ -217,5 +238,5 @@ class TestClients:
         )
         assert clients.direct_conninfo(site) == (
             f"host={DB1}.example.com,{DB2}.example.com hostaddr=172.30.30.10,172.30.30.11 port=5432 {common} "
-            "target_session_attrs=read-write"
+            "channel_binding=require target_session_attrs=read-write"
         )

@@ -116,12 +116,16 @@ def test_words_that_it_does_not_know_are_refused(tmp_path: Path) -> None:
         way_probe.main(Context(tmp_path, RealSystem()), ["answers", "127.0.0.1"])
 
 
+TLS = {"ca": "ca.crt", "cert": "server.crt", "key": "server.key"}
+"""One certificate for both sides."""
+
+
 def check(tmp_path: Path, *, proxy: int, peer: int, others: list[int], name: str = "db-01.test") -> int:
     """Run the check of the virtual address against ports of loopback; return its exit code."""
     values: dict[str, Any] = {
         "health_port": proxy,
         "rest_port": peer,
-        "ca": str(tmp_path / "ca.crt"),
+        "tls": {part: str(tmp_path / file) for part, file in TLS.items()},
         "peers": [{"address": "127.0.0.1", "full": name}],
         "others": [{"address": "127.0.0.1", "port": port} for port in others],
     }
@@ -131,9 +135,11 @@ def check(tmp_path: Path, *, proxy: int, peer: int, others: list[int], name: str
 
 
 def leading(tmp_path: Path, status: str) -> Callable[[socket.socket], None]:
-    """Answer as Patroni: over TLS, with this status line."""
+    """Answer as Patroni: over TLS, to whoever has a certificate, with this status line."""
     certificates(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(tmp_path / "ca.crt")
     context.load_cert_chain(tmp_path / "server.crt", tmp_path / "server.key")
 
     def answer(connection: socket.socket) -> None:
