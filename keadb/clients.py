@@ -46,7 +46,8 @@ def direct_conninfo(site: Site) -> str:
     """
     hosts = ",".join(site.fqdn(host) for host in site.database_hosts)
     addresses = ",".join(str(host.address) for host in site.database_hosts)
-    return f"host={hosts} hostaddr={addresses} port={PORT} {_COMMON} channel_binding=require target_session_attrs=read-write"
+    bound = "channel_binding=require target_session_attrs=read-write"
+    return f"host={hosts} hostaddr={addresses} port={PORT} {_COMMON} {bound}"
 
 
 def sources(site: Site) -> list[str]:
