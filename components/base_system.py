@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from keadb.bundle import Bundle, File, Packages, Step, Unit
+from keadb.bundle import APPLIER, Bundle, File, Packages, Step, Unit
+from keadb.deploy_rights import applier_words
 from keadb.platforms import platform
 from keadb.templating import render
 
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 
 SYSCTL_SCRIPT = "/usr/lib/keadb/sysctl"
 SUDOERS = "/etc/sudoers.d/keadb"
+SSHD = "/etc/ssh/sshd_config.d/60-keadb.conf"
+SSHD_SCRIPT = "/usr/lib/keadb/ssh-rules"
+SSHD_READ = "/var/lib/keadb/ssh-rules.sha256"
+"""Which rules the SSH server was made to read last; a start reads them in any case."""
 CHRONY_SOURCES = "/etc/chrony/sources.d/keadb.sources"
 BOOTSTRAP_SUDOERS = "/etc/sudoers.d/keadb-bootstrap"
 JOURNALD = "/etc/systemd/journald.conf.d/60-keadb.conf"
@@ -47,7 +52,14 @@ def base_bundle(site: Site, host: Host) -> Bundle:
         files={
             "/etc/keadb/host": File(content=host.name + "\n"),
             "/etc/hosts": File(content=render("base/hosts.j2", **context)),
-            SUDOERS: File(content=render("base/sudoers.j2", **context), mode="0440"),
+            SUDOERS: File(
+                content=render(
+                    "base/sudoers.j2", **context, applier=APPLIER, applier_words=applier_words(site, host)
+                ),
+                mode="0440",
+            ),
+            SSHD: File(content=render("base/sshd.conf.j2", **context)),
+            SSHD_SCRIPT: File(content=render("base/sshd.sh.j2", file=SSHD, stamp=SSHD_READ), mode="0755"),
             "/etc/sysctl.d/60-keadb.conf": File(content=render("base/sysctl.conf.j2", **context)),
             SYSCTL_SCRIPT: File(content=render("base/sysctl.sh.j2", **context), mode="0755"),
             JOURNALD: File(content=render("base/journald.conf.j2", journal_mb=journal_mb)),
@@ -70,5 +82,6 @@ def base_bundle(site: Site, host: Host) -> Bundle:
                 check=("test", "!", "-e", BOOTSTRAP_SUDOERS),
                 run=("sh", "-c", f"visudo -cqf {SUDOERS} && rm -f {BOOTSTRAP_SUDOERS}"),
             ),
+            Step(name="SSH rules of the deploy user", run=(SSHD_SCRIPT,), check=(SSHD_SCRIPT, "--check")),
         ),
     )

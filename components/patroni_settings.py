@@ -54,6 +54,8 @@ def postgresql_parameters(site: Site) -> dict[str, Any]:
     server = tls_paths("postgres")
     return {
         "unix_socket_directories": SOCKET_DIR,
+        # Nobody but the superuser may log in by it (pg_hba), and only Patroni and root need to.
+        "unix_socket_permissions": "0700",
         # TLS only (pg_hba has no plain `host` rule but the final reject); 1.2 is the floor of every client here.
         "ssl": "on",
         "ssl_cert_file": server["cert"],
@@ -78,13 +80,26 @@ def postgresql_parameters(site: Site) -> dict[str, Any]:
         "tcp_keepalives_idle": 5,
         "tcp_keepalives_interval": 2,
         "tcp_keepalives_count": 3,
-        # No statement text by default: role statements carry verifiers. Slow ones are shown without their values.
-        "log_statement": "none",
+        # A login that is not finished by then only holds a connection.
+        "authentication_timeout": "20s",
+        # A transaction that was left open holds back vacuum and keeps a connection of a pool. Sessions may be idle for
+        # ever: poolers' and Kea's are.
+        "idle_in_transaction_session_timeout": "5min",
+        # No memory that is written and executed (the units forbid it); a reservation is looked up in microseconds.
+        "jit": "off",
+        # Changes of roles and schema, not data. Our own statements that carry verifiers are never logged.
+        "log_statement": "ddl",
         "log_min_duration_statement": "1s",
+        # Values of parameters are data (and passwords, where somebody is careless).
         "log_parameter_max_length": 0,
+        "log_parameter_max_length_on_error": 0,
+        # Who was there, from where and for how long. Not log_connections: it logs whatever knocks, and each proxy
+        # knocks several times a second.
+        "log_disconnections": "on",
+        "log_replication_commands": "on",
         "log_checkpoints": "on",
         "log_lock_waits": "on",
-        "log_line_prefix": "%m [%p] %q%u@%d/%a ",
+        "log_line_prefix": "%m [%p] %q%u@%d/%a %h ",
         "log_timezone": "UTC",
         "timezone": "UTC",
         **site.postgresql.parameters,

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from keadb.site import Host, Site
 
 UNIT = "haproxy.service"
+USER = "haproxy"
+"""Made by the package; nothing here needs root."""
 CONFIG = "/etc/haproxy/haproxy.cfg"
 DROP_IN = f"/etc/systemd/system/{UNIT}.d/keadb.conf"
 SAVE_STATE = "/usr/lib/keadb/haproxy-save-state"
@@ -71,7 +73,9 @@ def proxy_bundle(site: Site, host: Host) -> Bundle:
         pooler_port=ports.POOLER,
         postgresql_port=ports.POSTGRESQL,
     )
-    drop_in = render("haproxy/haproxy.service.conf.j2", runtime=RUNTIME, save_state=SAVE_STATE)
+    drop_in = render(
+        "haproxy/haproxy.service.conf.j2", user=USER, config=CONFIG, runtime=RUNTIME, save_state=SAVE_STATE
+    )
     return Bundle(
         name="proxy",
         host=host.name,

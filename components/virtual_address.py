@@ -28,14 +28,16 @@ CONFIG = "/etc/keepalived/keepalived.conf"
 DROP_IN = f"/etc/systemd/system/{UNIT}.d/keadb.conf"
 CHECK = "/usr/lib/keadb/way-check"
 FIND_INTERFACE = "/usr/lib/keadb/way-interface"
-INTERFACE_FILE = "/run/keepalived/interface.conf"
-SCRIPT_USER = "keepalived_script"
+USER = "keepalived_script"
+"""Of keepalived and its checks; the name is one that keepalived knows."""
+RUNTIME = "/run/keepalived"
+INTERFACE_FILE = f"{RUNTIME}/interface.conf"
 TLS = TlsUse(
     key="/etc/keepalived/tls/client.key",
     cert="/etc/keepalived/tls/client.crt",
     ca="/etc/keepalived/tls/ca.crt",
-    owner=SCRIPT_USER,
-    group=SCRIPT_USER,
+    owner=USER,
+    group=USER,
 )
 """What the check shows to Patroni on the peer, and trusts; read each time."""
 PLAN = "/etc/keadb/cluster/way.json"
@@ -67,7 +69,7 @@ def virtual_address_bundle(site: Site, host: Host) -> Bundle:
         interface_file=INTERFACE_FILE,
         name=host.name,
         instance=site.cluster,
-        script_user=SCRIPT_USER,
+        user=USER,
         check=CHECK,
         priority=priority(site, host),
         router_id=router_id(site),
@@ -100,11 +102,13 @@ def virtual_address_bundle(site: Site, host: Host) -> Bundle:
         host=host.name,
         packages=Packages(install=packages, hold=packages, mask=on.mask["virtual_address"]),
         files={
-            "/etc/sysusers.d/keadb-keepalived.conf": File(
-                content=render("keepalived/sysusers.conf.j2", script_user=SCRIPT_USER)
+            "/etc/sysusers.d/keadb-keepalived.conf": File(content=render("keepalived/sysusers.conf.j2", user=USER)),
+            CONFIG: File(content=config, group=USER, mode="0640"),
+            DROP_IN: File(
+                content=render(
+                    "keepalived/keepalived.service.conf.j2", user=USER, runtime=RUNTIME, find_interface=FIND_INTERFACE
+                )
             ),
-            CONFIG: File(content=config, mode="0640"),
-            DROP_IN: File(content=render("keepalived/keepalived.service.conf.j2", find_interface=FIND_INTERFACE)),
             CHECK: File(content=check, mode="0755"),
             FIND_INTERFACE: File(content=interface, mode="0755"),
             PLAN: File(content=plain_json(plan)),

@@ -37,6 +37,7 @@ VERBS: dict[str, Verb] = {
     "version": verbs.version,
 }
 LAZY = (
+    "audit",
     "status",
     "etcd-form",
     "etcd-lead",

@@ -44,11 +44,11 @@ found=$({{ . /etc/os-release && echo "${{ID:-}} ${{VERSION_ID:-}}"; }} 2>/dev/nu
 [ "$found" = "{distribution} {version}" ] ||
     stop "$host runs ${{found:-a system without /etc/os-release}}, but the site file says" \\
         "platform {platform.name}: nothing was changed"
-if sudo -n -l {APPLIER} >/dev/null 2>&1 && [ -x {APPLIER} ] && python_works; then
+if sudo -n -l {APPLIER} bootstrap >/dev/null 2>&1 && [ -x {APPLIER} ] && python_works; then
     exec sudo -n {APPLIER} bootstrap
 fi
 if ! sudo -n true 2>/dev/null; then
-    sudo -n -l {APPLIER} >/dev/null 2>&1 || [ ! -e {APPLIER} ] ||
+    sudo -n -l {APPLIER} bootstrap >/dev/null 2>&1 || [ ! -e {APPLIER} ] ||
         stop "user $(id -un) may not run the applier with sudo any more on $host: its rule is gone, see {_DOCS}"
     [ -e {APPLIER} ] ||
         stop "user $(id -un) may not use sudo without a password on $host: see {_DOCS}"

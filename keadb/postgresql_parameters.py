@@ -34,6 +34,7 @@ _RESERVED = {
     "archive_cleanup_command": f"{_FIXED}, with the backups",
     "promote_trigger_file": _PATRONI,
     "password_encryption": f"{_FIXED} (scram-sha-256)",
+    "jit": f"{_FIXED} (off: no service may execute memory that it wrote)",
     "fsync": _DURABLE,
     "full_page_writes": _DURABLE,
     "synchronous_commit": _DURABLE,

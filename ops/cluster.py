@@ -16,6 +16,7 @@ from typing import Any
 import asyncssh
 
 from keadb.bundle import applier_command
+from keadb.deploy_rights import DAY_2_OPTIONS
 from keadb.site import Host
 from ops import sites
 from ops.exits import CommandError
@@ -23,7 +24,7 @@ from ops.secrets import DEPLOY_KEY, secret_values
 from ops.stacks import Stack
 from ops.status import connect, why
 
-APPLIER = applier_command("--lock-wait", "30")
+APPLIER = applier_command(DAY_2_OPTIONS)
 LIMIT_SECONDS = 3900.0
 """Longer than the longest verb: a copy of the database, and health after it."""
 

@@ -84,7 +84,7 @@ def test_keepalived_reads_its_file(data: dict[str, Any], tmp_path: Path) -> None
     for there, here in (
         (virtual_address.INTERFACE_FILE, "/mnt/interface"),
         (virtual_address.CHECK, "/mnt/check"),
-        (f"{virtual_address.SCRIPT_USER} {virtual_address.SCRIPT_USER}", "nobody nogroup"),
+        (f"{virtual_address.USER} {virtual_address.USER}", "nobody nogroup"),
     ):
         assert there in config
         config = config.replace(there, here)
