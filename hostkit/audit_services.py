@@ -26,7 +26,7 @@ PROXY = "/etc/haproxy/haproxy.cfg"
 ADDRESS = "/etc/keepalived/keepalived.conf"
 _POOLER_KEYS = (
     *("auth_type", "client_tls_sslmode", "client_tls_protocols", "server_tls_sslmode", "server_tls_protocols"),
-    *("admin_users", "stats_users", "listen_addr", "unix_socket_mode", "auth_user", "auth_query"),
+    *("admin_users", "stats_users", "listen_addr", "unix_socket_mode", "auth_query"),
 )
 _INCLUDE = re.compile(r"^%include\s+(\S+)", re.MULTILINE)
 

@@ -52,9 +52,11 @@ def _processes(ctx: Context, group: str) -> Iterable[dict[str, Any]]:
             pids = listed.read().split()
         for pid in pids:
             try:
-                yield process(ctx, pid)
+                found = process(ctx, pid)
             except OSError:  # it ended meanwhile
                 continue
+            if not found["name"].startswith("("):  # systemd's own child, which has yet to become the service
+                yield found
 
 
 def process(ctx: Context, pid: str) -> dict[str, Any]:

@@ -37,6 +37,10 @@ FLOORS = {
     "python": Floor(version="3.11", reason="the host side uses the standard library of 3.11"),
 }
 
+MINOR_FLOORS = {15: 15, 16: 11, 17: 7}
+"""Lowest minor version by PostgreSQL's major one: security fixes of November 2025. `keadb audit` asks for it; raise
+it with every release that fixes a hole, together with what the sites run."""
+
 ETCD_NEEDS_NEWER_PATRONI = ("3.5.28", "4.1.1")
 """From this etcd on, member list and keepalive need authentication, which Patroni sends only from that version."""
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ops.audit_command import audit
 from ops.cluster_commands import COMMANDS
 from ops.connect_command import connect
 from ops.drift_command import drift, named, warn_of_refusals
@@ -52,7 +53,7 @@ def cli() -> None:
     """High-availability PostgreSQL for Kea DHCP: one stack a site."""
 
 
-for _command in (*COMMANDS, connect, drift):
+for _command in (*COMMANDS, audit, connect, drift):
     cli.add_command(_command)
 
 
