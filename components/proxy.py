@@ -60,6 +60,7 @@ def proxy_bundle(site: Site, host: Host) -> Bundle:
         ],
         max_clients=site.pooler.max_clients,
         read_lag_mb=site.proxy.read_lag_mb,
+        check=site.proxy.check,
         tls=TLS,
         tls_minimum=ciphers.MINIMUM,
         ciphers=ciphers.OPENSSL,
