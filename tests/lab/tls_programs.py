@@ -164,7 +164,7 @@ PROGRAMS = {
     "pg_rewind": Program(rewind, "postgres"),
     "PgBouncer to PostgreSQL": Program(pgbouncer, "postgres", "pgbouncer"),
     "HAProxy's check": Program(haproxy, "http", "root"),
-    "keepalived's check": Program(check, "http", virtual_address.SCRIPT_USER),
+    "keepalived's check": Program(check, "http", virtual_address.USER),
     "Patroni to etcd": Program(patroni_etcd, "http"),
     "Patroni to a peer": Program(patroni_rest, "http", checks_name=False),
     "patronictl to Patroni": Program(patronictl_rest, "http"),
