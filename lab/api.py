@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from typing import TYPE_CHECKING, Any
 
-from lab import control, lifecycle, storage
+from lab import control, lifecycle, network, storage
 from lab.errors import LabError
 from lab.model import LabHost, lab_spec
 
@@ -78,11 +78,16 @@ class Lab:
             *("--root", "--wd", "--", "env", "-i", *_CLEAN_ENVIRONMENT, *argv),
         ]
 
-    def ns_argv(self, argv: Sequence[str]) -> list[str]:
-        """Return the command that runs ``argv`` inside the lab's network; LabError when it has none."""
+    def ns_argv(self, argv: Sequence[str], *, address: str | None = None) -> list[str]:
+        """Return the command that runs ``argv`` inside the lab's network; LabError when it has none.
+
+        It stands on the bridge, or with ``address`` on a machine of its own, that is there as long as the command.
+        """
         if not self.spec.netns_path.exists():
             message = f"lab {self.spec.name} is not up; start it with: keadb lab up --name {self.spec.name}"
             raise LabError(message)
+        if address is not None:
+            return network.as_stranger(self.spec, self.spec.stranger(address), argv)
         return ["nsenter", f"--net={self.spec.netns_path}", "--", *argv]
 
     def exec(
@@ -92,10 +97,10 @@ class Lab:
         return _run(self.exec_argv(host, argv), stdin, timeout)
 
     def ns(
-        self, argv: Sequence[str], *, stdin: str | None = None, timeout: float = 60
+        self, argv: Sequence[str], *, address: str | None = None, stdin: str | None = None, timeout: float = 60
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command of this machine inside the lab's network; its exit code is the caller's to judge."""
-        return _run(self.ns_argv(argv), stdin, timeout)
+        """Run a command of this machine inside the lab's network (see ``ns_argv``); its exit code is the caller's."""
+        return _run(self.ns_argv(argv, address=address), stdin, timeout)
 
     def power_off(self, host: str) -> bool:
         """Take the host's power; False when it was off."""

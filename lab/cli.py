@@ -118,11 +118,12 @@ def exec_(it: Lab, host: str, command: tuple[str, ...]) -> None:
 
 
 @lab.command(context_settings=_PASS_THROUGH)
+@click.option("--as", "address", metavar="ADDRESS", help="From a machine of its own with this address.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @_with_lab
-def ns(it: Lab, command: tuple[str, ...]) -> None:
+def ns(it: Lab, command: tuple[str, ...], address: str | None) -> None:
     """Run a command of this machine inside the lab's network."""
-    _become(it.ns_argv(_without_dashes(command)))
+    _become(it.ns_argv(_without_dashes(command), address=address))
 
 
 @lab.command("power-off")

@@ -141,6 +141,18 @@ class LabSpec:
             raise LabError(message)
         return replace(host, address=wanted)
 
+    def stranger(self, address: str) -> IPv4Address:
+        """Return the address of a machine that is none of the lab's hosts; LabError for one that is taken."""
+        try:
+            wanted = IPv4Address(address)
+        except ValueError:
+            wanted = SUBNET.network_address
+        taken = {GATEWAY, VIP, SUBNET.network_address, SUBNET.broadcast_address, *(h.address for h in self.hosts)}
+        if wanted not in SUBNET or wanted in taken:
+            message = f"address {address!r}: allowed is one of {SUBNET} that no host of the lab has"
+            raise LabError(message)
+        return wanted
+
     def host(self, name: str) -> LabHost:
         """Find a host by its name, or by what stands after the lab's name; LabError lists the known ones."""
         for host in self.hosts:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+from typing import TYPE_CHECKING
 
 from lab.errors import LabError
 from lab.model import BRIDGE, GATEWAY, SUBNET, LabHost, LabSpec
 from lab.run import run
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from ipaddress import IPv4Address
 
 
 def exists(spec: LabSpec) -> bool:
@@ -49,6 +54,32 @@ def delete(spec: LabSpec) -> None:
 def set_cable(spec: LabSpec, host: LabHost, *, plugged: bool) -> None:
     """Take the bridge's end of the host's cable down, or up again. The host itself isn't touched."""
     run("ip", "-n", spec.netns, "link", "set", host.interface, "up" if plugged else "down")
+
+
+_STRANGER = """\
+set -e
+netns=$1 bridge=$2 end=$3 address=$4
+shift 4
+ip link add host0 type veth peer name "$end" netns "$netns"
+ip -n "$netns" link set "$end" master "$bridge" up
+ip link set lo up
+ip address add "$address" dev host0
+ip link set host0 up
+exec "$@"
+"""
+"""A namespace that lives as long as the command in it: with its last process its cable is gone as well."""
+
+
+def as_stranger(spec: LabSpec, address: IPv4Address, argv: Sequence[str]) -> list[str]:
+    """Return the command that runs ``argv`` as a machine of its own, with this address, on the lab's bridge.
+
+    Two at once cannot have the same address: the second one fails with ``File exists``.
+    """
+    end = f"as-{int(address) - int(SUBNET.network_address)}"
+    return [
+        *("unshare", "--net", "--", "sh", "-c", _STRANGER, "sh", spec.netns, BRIDGE, end),
+        *(f"{address}/{SUBNET.prefixlen}", *argv),
+    ]
 
 
 def plugged(spec: LabSpec, host: LabHost) -> bool | None:

@@ -67,6 +67,45 @@ PLACES: dict[str, tuple[Data, str]] = {
             "roles, address, ssh_host_key, ssh_user, ssh_port, failure_domain, cores, memory_mb, disk_gb, generation",
         ),
     ),
+    "no deploy source": (
+        drop(ha(), "network/deploy"),
+        says("network.deploy", "is missing", "nothing", "this key is needed"),
+    ),
+    "an empty list of deploy sources": (
+        put(ha(), "network/deploy", []),
+        says("network.deploy", "has too few entries", "[]", "a list of IPv4 addresses or networks, at least one"),
+    ),
+    "everybody as a deploy source": (
+        put(ha(), "network/deploy", ["0.0.0.0/0"]),
+        says(
+            "network.deploy.0",
+            "is too large a network, or one that is not private",
+            '"0.0.0.0/0"',
+            'an IPv4 address, or a private network of prefix 16 to 32 such as "172.30.40.0/26"',
+        ),
+    ),
+    "a package source without a port": (
+        put(ha(), "network/packages", ["172.30.30.1"]),
+        says(
+            "network.packages.0",
+            "is not an address with a port",
+            '"172.30.30.1"',
+            'an IPv4 address with a port, such as "172.30.17.1:3142"',
+        ),
+    ),
+    "a package source with a port that is none": (
+        put(ha(), "network/packages", ["172.30.30.1:65536"]),
+        says(
+            "network.packages.0",
+            "is not an address with a port",
+            '"172.30.30.1:65536"',
+            'an IPv4 address with a port, such as "172.30.17.1:3142"',
+        ),
+    ),
+    "a package source by name": (
+        put(ha(), "network/packages", ["packages.example.com:443"]),
+        says("network.packages.0", "is not an IPv4 address", '"packages.example.com:443"', ADDRESS),
+    ),
     "subnet with host bits": (
         put(ha(), "network/subnet", "172.30.30.1/24"),
         says("network.subnet", "has bits set behind its prefix", '"172.30.30.1/24"', SUBNET),

@@ -88,7 +88,7 @@ def test_platforms() -> None:
     for name in versions.PLATFORMS:
         made = platforms.platform(name)
         services = {"base", "time", "etcd", "patroni", "postgresql", "postgresql_client", "kea_admin"}
-        services |= {"pooler", "proxy", "virtual_address"}
+        services |= {"firewall", "pooler", "proxy", "virtual_address"}
         assert set(made.packages) == services
         assert set(made.kea_versions) <= set(versions.KEA_VERSIONS) == set(versions.KEA_SCHEMA)
     with pytest.raises(KeyError, match=r"debian-12.*known: debian-13, ubuntu-24\.04"):
