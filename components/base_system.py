@@ -3,7 +3,7 @@
 Also what keeps the machine's own habits away from the cluster: logs that cannot fill the disk, unattended upgrades
 that leave the cluster's packages alone and never reboot, and no restart of a member by needrestart or by a package.
 
-It does not manage users, disks, the network or the firewall.
+It does not manage users, disks or the network; the firewall is a component of its own.
 """
 
 from __future__ import annotations

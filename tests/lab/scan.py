@@ -1,8 +1,8 @@
 """A connect scan that needs nothing but Python: ``scan.py SECONDS ADDRESS PORTS [ADDRESS PORTS ...]``, JSON out.
 
 PORTS is ``1-65535`` or ``22,80``. A port is ``open`` when it takes the connection, and ``nobody`` when the host says
-that nobody listens there: the firewall let that through as well. What is not in the answer is closed. Run on hosts too:
-imports nothing of ours.
+that nobody listens there: the firewall let that through as well. What is not in the answer is closed. It runs on
+hosts too: it imports nothing of ours.
 """
 
 from __future__ import annotations

@@ -165,6 +165,7 @@ def test_a_single_node_site_is_the_same_program() -> None:
         (("proxy", "read_lag_mb"), 65, {"proxy"}),
         (("proxy", "check"), {"interval_ms": 1000}, {"proxy"}),
         (("virtual_address", "advert_ms"), 1000, {"virtual-address"}),
+        (("network", "deploy"), ["172.30.16.11"], {"firewall", "firewall-confirm", "firewall-close"}),
         (("pooler", "max_clients"), 501, {"pooler", "proxy"}),
     ],
 )
@@ -212,6 +213,27 @@ def test_one_host_after_the_other_gets_what_clients_go_through(program: Program)
             waits_for = commands[f"{host}-{service}"]
             assert [h for h in databases if f"::{h}-{before}" not in waits_for] == []
             assert [h for h in databases[:number] if f"::{h}-{service}" not in waits_for] == []
+
+
+def test_the_firewall_opens_before_every_service_of_its_host_and_closes_after_all_of_them(program: Program) -> None:
+    """No step starts before its host's rules are confirmed, none ends after an opening that it needs is closed."""
+    commands = {c.name: c for c in program.commands()}
+    early = {"bootstrap", "secrets", "base", "keys", "certificates", "firewall", "firewall-confirm"}
+    late = {"firewall-close", "prune"}
+    services = []
+    for name, command in commands.items():
+        host = _host_of(name, program)
+        step = name.removeprefix(f"{host}-")
+        if step not in early:
+            assert f"::{host}-firewall-confirm" in " ".join(command.dependencies), name
+        if step not in early | late:
+            services.append(name)
+    assert services
+    for host in program.site["hosts"]:
+        assert any(d.endswith(f"::{host}-firewall") for d in commands[f"{host}-firewall-confirm"].dependencies)
+        closes = {d.rpartition("::")[2] for d in commands[f"{host}-firewall-close"].dependencies}
+        assert set(services) <= closes
+        assert any(d.endswith(f"::{host}-firewall-close") for d in commands[f"{host}-prune"].dependencies)
 
 
 def test_every_host_is_told_its_bundles_after_all_are_in_force(program: Program) -> None:

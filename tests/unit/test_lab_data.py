@@ -117,6 +117,15 @@ class TestMachines:
         with pytest.raises(LabError, match=f"address '{address}': allowed is a free one of 172.30.30.0/24"):
             spec.moved(spec.host("db-02"), address)
 
+    @pytest.mark.parametrize(
+        "address", ["172.30.30.10", "172.30.30.1", "172.30.30.13", "172.30.30.255", "10.0.0.1", "x"]
+    )
+    def test_a_machine_that_is_no_host_has_an_address_of_its_own(self, spec: LabSpec, address: str) -> None:
+        """Kea's server's, which no host has, or any free one."""
+        assert [str(spec.stranger(f"172.30.30.{n}")) for n in (2, 99)] == ["172.30.30.2", "172.30.30.99"]
+        with pytest.raises(LabError, match=f"address '{address}': allowed is one of 172.30.30.0/24 that no host"):
+            spec.stranger(address)
+
 
 def declared(spec: LabSpec) -> dict[str, Any]:
     """Return the hosts of the site file."""

@@ -137,7 +137,7 @@ class TestFirstRules:
         assert in_force(nft) is None
         with pytest.raises(HostError, match=r"were taken back.*network\.deploy in the site file must name"):
             say(nft, "confirm")
-        with pytest.raises(HostError, match="firewall.nft is missing"):
+        with pytest.raises(HostError, match=r"firewall\.nft is missing"):
             say(nft, "close")
         assert say(nft, "load", "confirm", "close") is not None
         assert in_force(nft) is not None

@@ -100,6 +100,17 @@ def test_another_version_of_a_bundle_is_sent_again_on_both_nodes_and_brought_int
     assert all("another version of patroni" in note for note in made.notes)
 
 
+def test_a_firewall_that_was_taken_back_is_loaded_and_confirmed_again_and_nothing_else_runs() -> None:
+    """It is no service's, so no cluster has to look at it."""
+    steps = ("base", "firewall", "firewall-confirm", "patroni-form")
+    given = {ONE: Given(urns=tuple(urn(ONE, s) for s in steps), bundles={"base": "1", "firewall": "2"})}
+    answer = Seen(bundles={"base": "1", "firewall": "unfinished"})
+    made = decide(SITE, given, {ONE: answer})
+    assert made.replace == (urn(ONE, "firewall"), urn(ONE, "firewall-confirm"))
+    (note,) = made.notes
+    assert "another version of firewall" in note
+
+
 def test_an_applier_that_only_tells_names_is_believed() -> None:
     answer = seen(0, json.dumps({"applied": list(GIVEN[ONE].bundles)}), "")
     assert decide(SITE, GIVEN, {**ALL_THERE, ONE: answer}) == hosts_look.Look()
