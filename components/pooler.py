@@ -17,6 +17,7 @@ from components.patroni_settings import POOLER
 from keadb import ciphers, naming, ports
 from keadb.bundle import APPLIER, Bundle, File, Packages, Probe, TlsUse, Unit
 from keadb.clients import DATABASE
+from keadb.logins import KEA_OWNER, KEA_READ, LETTERS
 from keadb.platforms import platform
 from keadb.site_rules import POOLED_LOGINS, UNPOOLED_CONNECTIONS
 from keadb.templating import render
@@ -67,7 +68,10 @@ def pooler_bundle(site: Site, host: Host) -> Bundle:
     )
     start = render("pgbouncer/read-at-start.ini.j2", address=host.address, port=ports.POOLER, socket_dir=SOCKET_DIR)
     rules = render(
-        "pgbouncer/rules.conf.j2", database=DATABASE, proxies=[other.address for other in site.database_hosts]
+        "pgbouncer/rules.conf.j2",
+        database=DATABASE,
+        logins=[pair.login(letter) for pair in (KEA_OWNER, KEA_READ) for letter in LETTERS],
+        proxies=[other.address for other in site.database_hosts],
     )
     return Bundle(
         name="pooler",

@@ -26,9 +26,12 @@ TOPOLOGIES = {"ha": ("kea-db-01", "kea-db-02", "kea-witness"), "single": ("kea-d
 
 
 def site(
-    spec: LabSpec, host_keys: Mapping[str, str], *, disk_gb: int, today: dt.date, topology: str = "ha"
+    spec: LabSpec, host_keys: Mapping[str, str], *, disk_gb: int, first: dt.date, topology: str = "ha"
 ) -> dict[str, Any]:
-    """Return the site's data. ``host_keys`` maps host names to lines ``ssh-ed25519 AAAA…``."""
+    """Return the site's data. ``host_keys`` maps host names to lines ``ssh-ed25519 AAAA…``.
+
+    ``first`` is the first day of CA and certificates.
+    """
     return {
         "name": spec.name,
         "topology": topology,
@@ -51,7 +54,7 @@ def site(
             if host.short in TOPOLOGIES[topology]
         },
         "kea": {"version": "2.6", "servers": {f"{spec.name}-sprmcr-l01": str(KEA_SERVER)}},
-        "tls": {"ca_epoch": today.isoformat(), "epoch": today.isoformat()},
+        "tls": {"ca_epoch": first.isoformat(), "epoch": first.isoformat()},
     }
 
 
@@ -88,8 +91,9 @@ def ensure(spec: LabSpec, *, disk_mb: int, topology: str = "ha") -> bool:
         if not _pin(document["config"][SITE_KEY]["hosts"], host_keys):
             return False
     else:
-        today = dt.datetime.now(tz=dt.UTC).date()
-        data = site(spec, host_keys, disk_gb=max(1, disk_mb // 1024), today=today, topology=topology)
+        # Certificates of yesterday: an epoch of the future is refused, so that today's could not be renewed today.
+        first = dt.datetime.now(tz=dt.UTC).date() - dt.timedelta(days=1)
+        data = site(spec, host_keys, disk_gb=max(1, disk_mb // 1024), first=first, topology=topology)
         document = {"config": {SITE_KEY: data}}
     _write(spec, document)
     return True

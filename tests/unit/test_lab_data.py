@@ -202,7 +202,7 @@ class TestSiteFile:
     def test_same_input_same_data(self, spec: LabSpec) -> None:
         """Nothing but name, keys, disk and day decides."""
         host_keys = {host.name: keys.public_line(spec.host_key(host)) for host in spec.hosts}
-        made = [sitefile.site(spec, host_keys, disk_gb=4, today=dt.date(2026, 1, 2)) for _ in range(2)]
+        made = [sitefile.site(spec, host_keys, disk_gb=4, first=dt.date(2026, 1, 2)) for _ in range(2)]
         assert yaml.safe_dump(made[0]) == yaml.safe_dump(made[1])
         assert load_site(made[0], source="lab").tls.epoch == dt.date(2026, 1, 2)
 

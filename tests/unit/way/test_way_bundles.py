@@ -142,7 +142,8 @@ class TestPooler:
     def test_only_the_proxies_come_in(self) -> None:
         data = put(put(ha(), "network/clients", ["172.30.30.1"]), "kea/servers", {"lab-kea": "172.30.30.2"})
         rules = [line for line in text(data, "pooler", pooler.RULES).splitlines() if not line.startswith("#")]
-        assert rules == [f"hostssl kea all 172.30.30.{n}/32 scram-sha-256" for n in (10, 11)]
+        logins = "kea_owner_a,kea_owner_b,kea_read_a,kea_read_b"
+        assert rules == [f"hostssl kea {logins} 172.30.30.{n}/32 scram-sha-256" for n in (10, 11)]
 
     @pytest.mark.parametrize(("connections", "size"), [(100, 20), (35, 10), (25, 5)])
     def test_two_logins_leave_room_for_others(self, connections: int, size: int) -> None:
