@@ -1,8 +1,8 @@
 """Tries logins one after the other from wherever it runs, and says who got in; run inside a network by test_access.
 
 Reads JSON on standard input: ``places`` (name to address and port), ``logins`` (name to the libpq settings that it
-logs in with), ``databases``. Writes a list of ``[place, login, database, outcome]``: ``in as ROLE``, ``refused: WHY`` or
-``not reached: WHY``.
+logs in with), ``databases``. Writes a list of ``[place, login, database, outcome]``: ``in as ROLE``, ``refused: WHY``
+or ``not reached: WHY``.
 """
 
 from __future__ import annotations

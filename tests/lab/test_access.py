@@ -183,6 +183,8 @@ REFUSALS = (
     "password authentication failed",
     "authentication failed",
     "no authentication method",
+    # In a pooler's words: PostgreSQL gave it no verifier for that login.
+    "no such user",
     "no such database",
     "not permitted",
     "not currently permitted to log in",
@@ -191,3 +193,93 @@ REFUSALS = (
     "Connection reset by peer",
     "not reached",
 )
+
+
+DENIED = {
+    "kea_read_a": (
+        "INSERT INTO hosts (dhcp_identifier, dhcp_identifier_type) VALUES ('x', 0)",
+        "UPDATE hosts SET hostname = 'x'",
+        "DELETE FROM hosts",
+        "TRUNCATE hosts",
+        "SELECT 1 FROM lease4",
+        "CREATE TABLE public.mine ()",
+        "CREATE TABLE kea_ext.mine ()",
+        "CREATE TEMPORARY TABLE mine ()",
+        "CREATE SCHEMA mine",
+        "SET ROLE kea_owner",
+        "SET SESSION AUTHORIZATION postgres",
+        "SELECT * FROM kea_ext.pooler_login('kea_owner_a')",
+        "SELECT rolpassword FROM pg_authid",
+        "SELECT pg_read_file('/etc/passwd')",
+        "COPY hosts TO PROGRAM 'true'",
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'postgres'",
+        "ALTER SYSTEM SET fsync = off",
+    ),
+    "kea_owner_a": (
+        "SET ROLE postgres",
+        "CREATE ROLE mine LOGIN",
+        "ALTER ROLE kea_read_a PASSWORD 'x'",
+        "CREATE DATABASE mine",
+        "SELECT * FROM kea_ext.pooler_login('kea_read_a')",
+        "SELECT rolpassword FROM pg_authid",
+        "SELECT pg_read_file('/etc/passwd')",
+        "COPY hosts TO PROGRAM 'true'",
+        "ALTER SYSTEM SET fsync = off",
+    ),
+    "pooler": (
+        "SELECT 1 FROM public.hosts",
+        "SELECT rolpassword FROM pg_authid",
+        "CREATE TABLE public.mine ()",
+        "SET ROLE kea_read",
+    ),
+}
+"""What each login may not do once it is in."""
+PERMITTED = {
+    "kea_read_a": "SELECT count(*) >= 0 FROM hosts",
+    "kea_owner_a": "WITH one AS (DELETE FROM hosts WHERE false RETURNING 1) SELECT count(*) = 0 FROM one",
+    "pooler": "SELECT count(*) = 1 FROM kea_ext.pooler_login('kea_read_a')",
+}
+"""And something that it may, in the same way."""
+STATEMENTS = """
+import json, sys, psycopg
+given = json.load(sys.stdin)
+with psycopg.connect(**given["settings"], autocommit=True) as connection:
+    print(json.dumps(connection.execute(given["permitted"]).fetchone()[0]))
+    for statement in given["denied"]:
+        try:
+            with connection.transaction(force_rollback=True):
+                connection.execute(statement)
+            print(json.dumps("done"))
+        except psycopg.errors.ActiveSqlTransaction:
+            try:  # cannot be taken back: nobody may do it anyway
+                connection.execute(statement)
+                print(json.dumps("done"))
+            except psycopg.Error as error:
+                print(json.dumps(f"{error.sqlstate} {error}"))
+        except psycopg.Error as error:
+            print(json.dumps(f"{error.sqlstate} {error}"))
+"""
+
+
+@pytest.mark.parametrize("login", DENIED)
+def test_rights_end_where_they_should(
+    login: str, site: Site, sources: dict[str, list[str]], logins: dict[str, dict[str, Any]]
+) -> None:
+    """On the leader, as a client or (the pooler's own role) as the pooler: 42501 is "insufficient privilege"."""
+    leader = site.leader()
+    assert leader
+    way = ("loopback", "127.0.0.1", 5432) if login == "pooler" else ("client", str(VIP), 5432)
+    argv = in_network(site, leader) if login == "pooler" else sources[way[0]]
+    settings = {"user": login, "dbname": "kea", "hostaddr": way[1], "port": way[2], **logins[login]}
+    done = subprocess.run(
+        [*argv, sys.executable, "-c", STATEMENTS],
+        input=json.dumps({"settings": settings, "permitted": PERMITTED[login], "denied": DENIED[login]}),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    permitted, *denied = [json.loads(line) for line in done.stdout.splitlines()] or [done.stderr]
+    assert permitted is True, done.stderr
+    allowed = {statement: said for statement, said in zip(DENIED[login], denied, strict=True) if said[:5] != "42501"}
+    assert allowed == {}
