@@ -139,10 +139,16 @@ def _places(site: Site, source: str) -> dict[str, tuple[str, int]]:
     }
 
 
-def _outcomes(site: Site, source: str, argv: list[str], logins: dict[str, dict[str, Any]]) -> list[list[str]]:
+def _outcomes(
+    site: Site,
+    source: str,
+    argv: list[str],
+    logins: dict[str, dict[str, Any]],
+    databases: tuple[str, ...] = DATABASES,
+) -> list[list[str]]:
     done = subprocess.run(
         [*argv, sys.executable, str(Path(__file__).with_name("access_attempts.py"))],
-        input=json.dumps({"places": _places(site, source), "logins": logins, "databases": DATABASES}),
+        input=json.dumps({"places": _places(site, source), "logins": logins, "databases": databases}),
         capture_output=True,
         text=True,
         check=False,
@@ -193,6 +199,17 @@ REFUSALS = (
     "Connection reset by peer",
     "not reached",
 )
+
+
+def test_channel_binding_is_had_where_postgresql_itself_answers(
+    site: Site, sources: dict[str, list[str]], logins: dict[str, dict[str, Any]]
+) -> None:
+    """PgBouncer 1.24 offers none: a version that does makes this fail, and then docs/tls.md can ask for it."""
+    bound = {"kea_read_a": logins["kea_read_a"] | {"channel_binding": "require"}}
+    found = {way: said for _, way, _, _, said in _outcomes(site, "client", sources["client"], bound, ("kea",))}
+    assert found["node"] == "in as kea_read_a"
+    for way in PROXIES:
+        assert "channel binding is required, but server did not offer" in found[way]
 
 
 DENIED = {
