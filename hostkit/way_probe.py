@@ -1,16 +1,19 @@
 """How the way to the database is on this node: pooler, proxy, virtual address (verb ``way-probe``). Reads only.
 
-``way-probe answers ADDRESS PORT`` succeeds when whoever listens there speaks PostgreSQL's protocol with TLS;
-``way-probe proxy`` when the local proxy has somebody to send writers to; without arguments the state is printed.
+``way-probe answers ADDRESS PORT`` succeeds when whoever listens there speaks PostgreSQL's protocol with TLS and shows
+a certificate of the site for that address; ``way-probe proxy`` when the local proxy has somebody to send writers to;
+without arguments the state is printed.
 """
 
 from __future__ import annotations
 
 import json
 import socket
+import ssl
 import sys
 from typing import TYPE_CHECKING, Any
 
+from hostkit import tls
 from hostkit.errors import BadInput, HostError
 
 if TYPE_CHECKING:
@@ -41,7 +44,7 @@ def main(ctx: Context, argv: list[str]) -> int:
             msg = "the local proxy finds no leader to send writers to"
             raise HostError(msg)
     elif argv[0] == "answers" and len(argv) == _ANSWERS_ARGUMENTS and argv[2].isdecimal():
-        problem = answers(argv[1], int(argv[2]))
+        problem = answers(ctx, argv[1], int(argv[2]))
         if problem:
             msg = f"{argv[1]}:{argv[2]} {problem}"
             raise HostError(msg)
@@ -60,23 +63,28 @@ def state(ctx: Context) -> dict[str, Any]:
     return {
         "vip": plan["vip"],
         "holds_vip": holds(plan["vip"]),
-        "pooler": answers(plan["address"], plan["ports"]["pooler"]) or "answers",
+        "pooler": answers(ctx, plan["address"], plan["ports"]["pooler"]) or "answers",
         "proxy": {which: _tried(lambda which=which: proxy(which, health)) for which in ("write", "read")},  # type: ignore[misc]  # bound now
         "units": dict(zip(UNITS, _active(ctx), strict=True)),
     }
 
 
-def answers(address: str, port: int) -> str:
-    """Return why nobody who speaks PostgreSQL's protocol with TLS answers there; empty when somebody does."""
+def answers(ctx: Context, address: str, port: int) -> str:
+    """Return why nobody answers there whom a client that verifies would talk to; empty when somebody does."""
     try:
         with socket.create_connection((address, port), timeout=SECONDS) as connection:
             connection.sendall(SSL_REQUEST)
             said = connection.recv(1)
+            if said != b"S":
+                return "closes the connection" if not said else "does not offer TLS"
+            trusted = ssl.create_default_context(cafile=str(ctx.path(tls.CA)))
+            trusted.minimum_version = ssl.TLSVersion.TLSv1_2
+            trusted.wrap_socket(connection, server_hostname=address).close()
+    except ssl.SSLError as e:
+        return f"is nobody to trust: {getattr(e, 'verify_message', None) or e.reason}"
     except OSError as e:
         return f"does not answer: {e.strerror or e}"
-    if said == b"S":
-        return ""
-    return "closes the connection" if not said else "does not offer TLS"
+    return ""
 
 
 def proxy(which: str, port: int) -> str:

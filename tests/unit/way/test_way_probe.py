@@ -25,7 +25,7 @@ from tests.unit.kea.kea_server import _certificates as certificates
 @contextlib.contextmanager
 def listening(answer: Callable[[socket.socket], None]) -> Iterator[int]:
     """Answer every connection on a port of loopback; yield the port."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
+    with socket.create_server(("0.0.0.0", 0)) as server:  # noqa: S104 - 127.0.0.2 as well
 
         def serve() -> None:
             with contextlib.suppress(OSError):
@@ -60,16 +60,53 @@ def closed() -> int:
         return int(server.getsockname()[1])
 
 
-@pytest.mark.parametrize(
-    ("said", "problem"), [(b"S", ""), (b"N", "does not offer TLS"), (b"", "closes the connection")]
-)
-def test_who_speaks_the_protocol_with_tls_answers(said: bytes, problem: str) -> None:
+def pooler(tmp_path: Path) -> Callable[[socket.socket], None]:
+    """Answer as a pooler: TLS when asked for it, with a certificate for 127.0.0.1."""
+    certificates(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "server.crt", tmp_path / "server.key")
+
+    def answer(connection: socket.socket) -> None:
+        assert connection.recv(8) == way_probe.SSL_REQUEST
+        connection.sendall(b"S")
+        with contextlib.suppress(ssl.SSLError), context.wrap_socket(connection, server_side=True) as secured:
+            secured.recv(1)
+
+    return answer
+
+
+def trusting(root: Path, ca: Path) -> Context:
+    """Return a host that trusts this CA."""
+    place = root / "etc/keadb/tls/ca.crt"
+    place.parent.mkdir(parents=True)
+    place.write_bytes(ca.read_bytes())
+    return Context(root, RealSystem())
+
+
+def test_who_shows_the_sites_certificate_for_its_address_answers(tmp_path: Path) -> None:
+    with listening(pooler(tmp_path)) as port:
+        assert way_probe.answers(trusting(tmp_path / "host", tmp_path / "ca.crt"), "127.0.0.1", port) == ""
+
+
+def test_another_ca_or_another_address_is_nobody_to_trust(tmp_path: Path) -> None:
+    with listening(pooler(tmp_path)) as port:
+        host = trusting(tmp_path / "host", tmp_path / "ca.crt")
+        assert "is nobody to trust: IP address mismatch" in way_probe.answers(host, "127.0.0.2", port)
+        (tmp_path / "other").mkdir()
+        certificates(tmp_path / "other")
+        stranger = trusting(tmp_path / "stranger", tmp_path / "other/ca.crt")
+        assert "is nobody to trust: " in way_probe.answers(stranger, "127.0.0.1", port)
+
+
+@pytest.mark.parametrize(("said", "problem"), [(b"N", "does not offer TLS"), (b"", "closes the connection")])
+def test_who_does_not_speak_tls_does_not_answer(said: bytes, problem: str, tmp_path: Path) -> None:
     with listening(saying(said)) as port:
-        assert way_probe.answers("127.0.0.1", port) == problem
+        assert way_probe.answers(Context(tmp_path, RealSystem()), "127.0.0.1", port) == problem
 
 
 def test_nobody_there_is_said_with_the_reason(closed: int) -> None:
-    assert way_probe.answers("127.0.0.1", closed) == "does not answer: Connection refused"
+    said = way_probe.answers(Context(Path("/"), RealSystem()), "127.0.0.1", closed)
+    assert said == "does not answer: Connection refused"
     with pytest.raises(HostError, match="does not answer: Connection refused"):
         way_probe.main(Context(Path("/"), RealSystem()), ["answers", "127.0.0.1", str(closed)])
 
