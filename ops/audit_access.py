@@ -219,11 +219,15 @@ def _item(name: str, source: str, title: str, look: Any) -> Item:
 RULES = Group(
     name="Who may log in to PostgreSQL",
     items=(
-        _item("hba-local", "CIS 5.3", "The local socket is for the superuser, known by its account", _local),
-        _item("hba-methods", "CIS 5.4", "No rule lets in by trust, clear password or MD5", _methods),
-        _item("hba-tls", "CIS 5.8", "Nobody comes over the network without TLS", _encrypted),
-        _item("hba-addresses", "CIS 5.9, 5.10", "No rule is for everybody, every database or every address", _narrow),
-        _item("hba-superuser", "CIS 5.11", "No superuser comes over the network", _superuser_stays),
+        _item(
+            "hba-local", "CIS 5, local login", "The local socket is for the superuser, known by its account", _local
+        ),
+        _item("hba-methods", "CIS 5, host login", "No rule lets in by trust, clear password or MD5", _methods),
+        _item("hba-tls", "CIS 5, host login", "Nobody comes over the network without TLS", _encrypted),
+        _item(
+            "hba-addresses", "CIS 5, host login", "No rule is for everybody, every database or every address", _narrow
+        ),
+        _item("hba-superuser", OWN, "No superuser comes over the network", _superuser_stays),
         _item(
             "hba-as-declared", OWN, "The rules are those of the site file, and the last one refuses", _declared_rules
         ),
@@ -233,25 +237,41 @@ RULES = Group(
 ROLES = Group(
     name="Roles and rights in PostgreSQL",
     items=(
-        _item("superusers", "CIS 4.2", "There is one superuser", _superusers),
-        _item("role-attributes", "CIS 4.2", "No other role has an attribute of a superuser", _attributes),
+        _item("superusers", "CIS 4, administrative privileges", "There is one superuser", _superusers),
+        _item(
+            "role-attributes",
+            "CIS 4, administrative privileges",
+            "No other role has an attribute of a superuser",
+            _attributes,
+        ),
         _item("logins-as-declared", OWN, "Only declared roles log in, and only clients' have a password", _logins),
-        _item("password-verifiers", "CIS 5.12", "Every password is kept as a SCRAM verifier", _verifiers),
+        _item("password-verifiers", "CIS 5, host login", "Every password is kept as a SCRAM verifier", _verifiers),
         _item(
-            "memberships", "CIS 4.7", "Logins are members of their own role and of no predefined one", _memberships
+            "memberships",
+            "CIS 4, predefined roles",
+            "Logins are members of their own role and of no predefined one",
+            _memberships,
         ),
         _item(
-            "replication-role", "CIS 7.1, 7.5", "Replication has a role of its own, over verified TLS", _replication
+            "replication-role",
+            "CIS 7, replication user, streaming",
+            "Replication has a role of its own, over verified TLS",
+            _replication,
         ),
-        _item("public-rights", "CIS 4.4", "Everybody has no right on database, schemas and tables", _public),
-        _item("create-rights", "CIS 4.8", "Nobody but the owners makes schemas and objects", _makers),
+        _item(
+            "public-rights",
+            "CIS 4, DML privileges",
+            "Everybody has no right on database, schemas and tables",
+            _public,
+        ),
+        _item("create-rights", OWN, "Nobody but the owners makes schemas and objects", _makers),
         _item(
             "definer-functions",
-            "CIS 4.3",
+            "CIS 4, function privileges",
             "Functions with their owner's rights look in fixed places and are not open to everybody",
             _functions,
         ),
-        _item("extensions", "CIS 6.11", "No extension, language or foreign server that nobody declared", _inside),
+        _item("extensions", OWN, "No extension, language or foreign server that nobody declared", _inside),
         _item("databases", OWN, "No database and no setting of a role that nobody declared", _databases),
         _item("owners", OWN, "Tables belong to the owning role, not to a login", _owners),
     ),

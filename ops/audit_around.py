@@ -145,12 +145,17 @@ VERSIONS = Group(
     items=(
         Item(
             id="postgresql-minor",
-            source="CIS 1.4",
+            source="CIS 1, security patches",
             title="PostgreSQL has the security fixes of its major version",
             look=_minor,
             role=_DATABASE,
         ),
-        Item(id="versions", source="CIS 1.1", title="Every program is there, at its floor or above", look=_versions),
+        Item(
+            id="versions",
+            source="CIS 1, packages",
+            title="Every program is there, at its floor or above",
+            look=_versions,
+        ),
     ),
 )
 

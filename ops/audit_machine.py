@@ -35,6 +35,8 @@ CAPABILITIES = {"keepalived.service": 0x3840}
 _KEY_OWNERS = {"/etc/etcd/": "etcd", "/etc/patroni/": "postgres", "/etc/pgbouncer/": "pgbouncer"}
 _WITH_SECRETS = {"/etc/patroni/config.yml": ("root", "postgres", 0o640)}
 _MASK = 0o077
+_LOCKED = "locked"
+"""Of a password: there is none that opens the account."""
 _LOOPBACK_HELPERS = {"systemd-resolve", "chronyd"}
 """Programs of the distribution that wait on loopback for questions of this host."""
 
@@ -101,7 +103,7 @@ def _history(facts: Facts, _site: Site, _host: Host) -> Iterable[Check]:
 def _accounts(facts: Facts, _site: Site, host: Host) -> Iterable[Check]:
     said = facts.part("accounts")
     return [
-        nothing("that a password opens", (n for n, u in said["users"].items() if u["password"] != "locked")),
+        nothing("that a password opens", (n for n, u in said["users"].items() if u["password"] != _LOCKED)),
         nothing(
             "services' users with a shell",
             (
@@ -293,7 +295,7 @@ FILES = Group(
         ),
         Item(
             id="data-directory",
-            source="CIS 1.3",
+            source="CIS 1, data cluster",
             title="PostgreSQL's data is open to PostgreSQL only",
             look=_data_directory,
             role="database",
@@ -304,7 +306,12 @@ FILES = Group(
             title="Nobody but root and the service writes its files",
             look=_configs,
         ),
-        Item(id="psql-history", source="CIS 2.3", title="psql keeps no history of statements", look=_history),
+        Item(
+            id="psql-history",
+            source="CIS 2, command history",
+            title="psql keeps no history of statements",
+            look=_history,
+        ),
         Item(
             id="journal",
             source="CIS 3.1.6",
@@ -317,8 +324,13 @@ FILES = Group(
 ACCOUNTS = Group(
     name="Accounts and ways in",
     items=(
-        Item(id="accounts-locked", source="CIS 4.1", title="No password opens an account of ours", look=_accounts),
-        Item(id="sudo", source="CIS 4.1", title="The deploy user may run the applier, word by word", look=_sudo),
+        Item(
+            id="accounts-locked",
+            source="CIS 4, interactive login",
+            title="No password opens an account of ours",
+            look=_accounts,
+        ),
+        Item(id="sudo", source="CIS 4, sudo", title="The deploy user may run the applier, word by word", look=_sudo),
         Item(id="ssh-login", source=OWN, title="The deploy user comes in with its key only", look=_ssh_login),
         Item(
             id="ssh-forwarding",
@@ -345,16 +357,19 @@ SERVICES = Group(
             title="Running processes are confined as their units say",
             look=_confined,
         ),
-        Item(id="umask", source="CIS 2.1", title="New files of services are closed to others", look=_umask),
+        Item(id="umask", source="CIS 2, file mask", title="New files of services are closed to others", look=_umask),
         Item(id="core-dumps", source=OWN, title="No service leaves its memory in a file", look=_no_dumps),
         Item(
             id="no-password-in-environment",
-            source="CIS 2.4",
+            source="CIS 1, PGPASSWORD",
             title="No password in an environment",
             look=_environment,
         ),
         Item(
-            id="sockets", source="CIS 5.2", title="Only declared programs wait on declared addresses", look=_sockets
+            id="sockets",
+            source="CIS 5, address",
+            title="Only declared programs wait on declared addresses",
+            look=_sockets,
         ),
     ),
 )

@@ -72,10 +72,10 @@ def _libraries(facts: Facts, _site: Site, _host: Host) -> Iterable[Check]:
 DURABILITY = Group(
     name="Durability",
     items=(
-        _item("data-checksums", "CIS 1.3", "Data pages carry checksums", data_checksums="on"),
+        _item("data-checksums", "CIS 1, data cluster", "Data pages carry checksums", data_checksums="on"),
         _item(
             "durable-writes",
-            "CIS 6.4",
+            "CIS 6, reloaded parameters",
             "Acknowledged data is on disk, and pages are whole after a crash",
             fsync="on",
             full_page_writes="on",
@@ -84,7 +84,7 @@ DURABILITY = Group(
         ),
         _item(
             "damage-not-hidden",
-            "CIS 6.5",
+            "CIS 6, superusers' parameters",
             "Damaged data is an error, never zeroed or passed over",
             zero_damaged_pages="off",
             ignore_checksum_failure="off",
@@ -149,7 +149,12 @@ LOGS = Group(
             log_parameter_max_length="0",
             log_parameter_max_length_on_error="0",
         ),
-        _item("log-replication", "CIS 7.2", "Commands of replication are logged", log_replication_commands="on"),
+        _item(
+            "log-replication",
+            "CIS 7, replication commands",
+            "Commands of replication are logged",
+            log_replication_commands="on",
+        ),
         _item("log-waits", OWN, "Checkpoints and long waits are logged", log_checkpoints="on", log_lock_waits="on"),
     ),
 )
@@ -159,35 +164,42 @@ SETTINGS = Group(
     items=(
         Item(
             id="listen-addresses",
-            source="CIS 5.2",
+            source="CIS 5, address",
             title="PostgreSQL listens on the node's address and loopback only",
             role=_DATABASE,
             look=_listens,
         ),
         Item(
             id="login-timeout",
-            source="CIS 5.7",
+            source=OWN,
             title="A login that is not finished is ended",
             role=_DATABASE,
             look=partial(_at_most, "authentication_timeout", 60, "s"),
         ),
-        _item(
-            "password-encryption",
-            "CIS 5.12",
-            "Passwords are kept as SCRAM verifiers",
-            password_encryption="scram-sha-256",
+        Item(
+            id="password-encryption",
+            source="CIS 5, host login",
+            title="Passwords are kept as SCRAM verifiers",
+            role=_DATABASE,
+            look=partial(_settings, {"password_encryption": ("scram-sha-256",)}),
         ),
-        _item("tls-on", "CIS 6.8", "PostgreSQL speaks TLS", ssl="on"),
+        _item("tls-on", "CIS 6, TLS", "PostgreSQL speaks TLS", ssl="on"),
         _item(
             "tls-version",
-            "CIS 6.9",
+            "CIS 6, TLS 1.0 and 1.1",
             "TLS is 1.2 or newer",
             ssl_min_protocol_version=("TLSv1.2", "TLSv1.3"),
         ),
-        Item(id="tls-ciphers", source="CIS 6.10", title="Weak ciphers are off", role=_DATABASE, look=_ciphers),
+        Item(
+            id="tls-ciphers",
+            source="CIS 6, weak ciphers",
+            title="Weak ciphers are off",
+            role=_DATABASE,
+            look=_ciphers,
+        ),
         _item(
             "runtime-backend",
-            "CIS 6.2",
+            "CIS 6, backends' parameters",
             "Settings for developers are off in every session",
             jit="off",
             jit_debugging_support="off",
@@ -196,7 +208,7 @@ SETTINGS = Group(
         ),
         _item(
             "runtime-superuser",
-            "CIS 6.5, 6.6",
+            "CIS 6, superusers' and users' parameters",
             "Nothing weakens rights, quoting or triggers",
             allow_system_table_mods="off",
             lo_compat_privileges="off",
@@ -214,7 +226,7 @@ SETTINGS = Group(
         ),
         Item(
             id="libraries",
-            source="CIS 8.3",
+            source="CIS 8, miscellaneous",
             title="No library is loaded that nobody declared",
             role=_DATABASE,
             look=_libraries,
