@@ -82,8 +82,8 @@ def postgresql_parameters(site: Site) -> dict[str, Any]:
         "tcp_keepalives_count": 3,
         # A login that is not finished by then only holds a connection.
         "authentication_timeout": "20s",
-        # A transaction that was left open holds back vacuum and keeps a connection of a pool. Sessions may be idle for
-        # ever: poolers' and Kea's are.
+        # A transaction that was left open holds back vacuum and keeps a connection of a pool. Sessions may be idle:
+        # poolers' and Kea's are, for days.
         "idle_in_transaction_session_timeout": "5min",
         # No memory that is written and executed (the units forbid it); a reservation is looked up in microseconds.
         "jit": "off",

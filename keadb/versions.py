@@ -32,7 +32,7 @@ FLOORS = {
     "pgbouncer": Floor(version="1.22", reason="Kea prepares its statements: transaction mode loses them below 1.22"),
     "pgbackrest": Floor(version="2.49", reason="TLS server and block incremental are final"),
     "haproxy": Floor(version="2.6", reason="http-check connect chains as used by our health checks"),
-    "keepalived": Floor(version="2.2", reason="unicast peers with track_script fault handling"),
+    "keepalived": Floor(version="2.2.5", reason="it runs without root, and handles faults of track_script"),
     "openssl": Floor(version="3.0", reason="`openssl req -addext` and the key formats that the host writes"),
     "python": Floor(version="3.11", reason="the host side uses the standard library of 3.11"),
 }

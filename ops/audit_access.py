@@ -90,7 +90,7 @@ def _superuser_stays(facts: Facts, _site: Site, _host: Host) -> Iterable[Check]:
 
 
 def _declared_rules(facts: Facts, site: Site, _host: Host) -> Iterable[Check]:
-    errors = [f"{rule['error']}" for rule in facts.part(_DATABASE)["hba"] if rule["error"]]
+    errors = {str(rule["error"]) for rule in facts.part(_DATABASE)["hba"] if rule["error"]}
     expected = [" ".join(line.split()) for line in access_rules(site)]
     actual = [_line(rule) for rule in _rules(facts)]
     last = actual[-1] if actual else "nothing"

@@ -1,7 +1,7 @@
 """How to break each item of the audit on purpose, and how to mend it again; many of them at once.
 
 A round is broken as a whole, audited once and mended as a whole: its breakages do not touch each other. ``also`` are
-items that cannot but fail with the others of the round. Not here: what only another version or another site file would
+items that cannot but fail with the others of the round. Not here: what only another version or site file would
 break (the test does that), and etcd's login, which takes a password.
 """
 
@@ -41,6 +41,7 @@ def _setting(text: str) -> str:
     return _sql(f"ALTER SYSTEM SET {text}")
 
 
+_RESET = _sql("ALTER SYSTEM RESET ALL")
 _RELOAD = _sql("SELECT pg_reload_conf()") + "sleep 2\n"
 
 SETTINGS = Round(
@@ -72,7 +73,8 @@ SETTINGS = Round(
         "libraries": _setting("session_preload_libraries = 'auto_explain'"),
     },
     then=_RELOAD,
-    mends=_setting("jit = off").replace("SET jit = off", "RESET ALL") + _RELOAD,
+    # What waits for a restart goes on waiting until it is said to be as it was.
+    mends=_setting("max_files_per_process = 1000") + _RELOAD + _RESET + _RELOAD,
 )
 
 NO_TLS = Round(
@@ -82,7 +84,7 @@ NO_TLS = Round(
     # PostgreSQL says of rules for TLS that they cannot match any more.
     also=("hba-as-declared",),
     then=_RELOAD,
-    mends=_setting("jit = off").replace("SET jit = off", "RESET ALL") + _RELOAD,
+    mends=_RESET + _RELOAD,
 )
 
 INSIDE = Round(
@@ -140,6 +142,8 @@ RULES = Round(
     mends=f"mv /root/pg_hba.conf {DATA}/pg_hba.conf\n",
 )
 
+_SSHD = "/etc/ssh/sshd_config.d"
+_APT = "/etc/apt/apt.conf.d/99audit"
 WITNESS = Round(
     name="the witness",
     host="witness",
@@ -150,19 +154,18 @@ WITNESS = Round(
         "psql-history": "touch /root/.psql_history\n",
         "journal": "chmod 2777 /var/log/journal\n",
         "accounts-locked": "echo keadb:of-a-test | chpasswd\n",
-        "sudo": "echo 'keadb ALL=(root) NOPASSWD: /usr/bin/id' >/etc/sudoers.d/audit && chmod 0440 /etc/sudoers.d/audit\n",
-        "ssh-login": "printf 'Match User keadb\\n PasswordAuthentication yes\\n' >/etc/ssh/sshd_config.d/04-audit.conf\n",
-        "ssh-forwarding": "printf 'Match User keadb\\n X11Forwarding yes\\n' >/etc/ssh/sshd_config.d/05-audit.conf\n",
-        "no-unattended-restarts": "echo 'Unattended-Upgrade::Automatic-Reboot \"true\";' >/etc/apt/apt.conf.d/99audit\n",
+        "sudo": "umask 0227; echo 'keadb ALL=(root) NOPASSWD: /usr/bin/id' >/etc/sudoers.d/audit; umask 022\n",
+        "ssh-login": f"printf 'Match User keadb\\n PasswordAuthentication yes\\n' >{_SSHD}/04-audit.conf\n",
+        "ssh-forwarding": f"printf 'Match User keadb\\n X11Forwarding yes\\n' >{_SSHD}/05-audit.conf\n",
+        "no-unattended-restarts": f"echo 'Unattended-Upgrade::Automatic-Reboot \"true\";' >{_APT}\n",
         "packages-held": "apt-mark unhold etcd-server >/dev/null\n",
-        "core-dumps": "prlimit --pid $(pidof etcd) --core=unlimited:unlimited\n",
         "sockets": "systemd-run -q --unit=audit-listener python3 -m http.server 9999; sleep 1\n",
     },
     mends=(
         "chmod 0600 /var/lib/keadb/tls/client.key; chmod 0700 /var/lib/keadb/tls; chmod 0644 /etc/etcd/keadb.yml\n"
-        "rm -f /root/.psql_history /etc/sudoers.d/audit /etc/ssh/sshd_config.d/0?-audit.conf /etc/apt/apt.conf.d/99audit\n"
+        f"rm -f /root/.psql_history /etc/sudoers.d/audit {_SSHD}/0?-audit.conf {_APT}\n"
         "chmod 2755 /var/log/journal; usermod -p '*' keadb; apt-mark hold etcd-server >/dev/null\n"
-        "prlimit --pid $(pidof etcd) --core=0:0; systemctl stop audit-listener\n"
+        "systemctl stop audit-listener\n"
     ),
 )
 
@@ -175,6 +178,7 @@ CONFINEMENT = Round(
         "sandbox": f"printf 'ProtectSystem=no\\nProtectKernelModules=no\\nPrivateDevices=no\\n' >>{_DROP_IN}\n",
         "service-users": f"printf 'User=root\\nGroup=root\\n' >>{_DROP_IN}\n",
         "processes-confined": f"printf 'NoNewPrivileges=no\\nCapabilityBoundingSet=CAP_SYS_ADMIN\\n' >>{_DROP_IN}\n",
+        "core-dumps": f"echo LimitCORE=infinity >>{_DROP_IN}\n",
         "umask": f"echo UMask=0022 >>{_DROP_IN}\n",
         "no-password-in-environment": f"echo Environment=PGPASSWORD=of-a-test >>{_DROP_IN}\n",
     },
@@ -188,6 +192,8 @@ _COPIES = (
 AROUND = Round(
     name="services around",
     host="standby",
+    # Patroni takes its umask from the data directory when it reads its files again.
+    also=("umask",),
     first=f"mkdir -p /root/kept; cp -p {_COPIES} /root/kept\n",
     breaks={
         "data-directory": f"chmod 0750 {DATA}\n",
@@ -205,29 +211,32 @@ AROUND = Round(
     mends=(
         "for path in pgbouncer/pgbouncer.ini haproxy/haproxy.cfg keepalived/keepalived.conf patroni/config.yml; do\n"
         "    cp -p /root/kept/${path##*/} /etc/$path\ndone\n"
-        f"rm -r /root/kept; chmod 0700 {DATA}; chmod 0600 /run/keadb-haproxy/admin.sock; systemctl reload patroni; sleep 3\n"
+        f"rm -r /root/kept; chmod 0700 {DATA}; chmod 0600 /run/keadb-haproxy/admin.sock\n"
+        "systemctl reload patroni; sleep 3\n"
     ),
 )
 
 _STOPPED = "systemctl stop patroni\n"
+_CHECKSUMS = "runuser -u postgres -- /usr/lib/postgresql/15/bin/pg_checksums {} -D " + DATA + " >/dev/null\n"
 _STARTED = (
     "systemctl start patroni\n"
-    "for _ in $(seq 60); do patronictl -c /etc/patroni/config.yml list -f tsv | grep -q 'Sync Standby.streaming' && break; "
-    "sleep 1; done\n"
+    "for _ in $(seq 60); do\n"
+    "    patronictl -c /etc/patroni/config.yml list -f tsv | grep -q 'Sync Standby.streaming' && break\n"
+    "    sleep 1\ndone\n"
 )
 STOPPED = Round(
     name="what needs a stopped PostgreSQL",
     host="standby",
     first=_STOPPED,
     breaks={
-        "data-checksums": f"runuser -u postgres -- /usr/lib/postgresql/15/bin/pg_checksums --disable -D {DATA} >/dev/null\n",
-        "listen-addresses": "sed -i '/^postgresql:/,$ s/,127.0.0.1:/,127.0.0.1,127.0.0.2:/' /etc/patroni/config.yml\n",
+        "data-checksums": _CHECKSUMS.format("--disable"),
+        "listen-addresses": "sed -i 's/,127.0.0.1:5432/,127.0.0.1,127.0.0.2:5432/' /etc/patroni/config.yml\n",
     },
     also=("sockets",),
     then=_STARTED,
     mends=(
         _STOPPED
-        + f"runuser -u postgres -- /usr/lib/postgresql/15/bin/pg_checksums --enable -D {DATA} >/dev/null\n"
+        + _CHECKSUMS.format("--enable")
         + "sed -i 's/,127.0.0.1,127.0.0.2:/,127.0.0.1:/' /etc/patroni/config.yml\n"
         + _STARTED
     ),
@@ -243,7 +252,7 @@ ETCD = Round(
     first="cp -p /etc/etcd/keadb.yml /root/keadb.yml\n",
     breaks={
         "etcd-certificates": (
-            "sed -i '/^client-transport-security/,/^peer/ { /client-cert-auth/d; /trusted-ca-file/d }' /etc/etcd/keadb.yml; "
+            "sed -i '/^client-transport/,/^peer/ { /client-cert-auth/d; /trusted-ca-file/d }' /etc/etcd/keadb.yml\n"
             "systemctl restart keadb-etcd; sleep 2\n"
         ),
     },

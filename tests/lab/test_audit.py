@@ -1,4 +1,4 @@
-"""``keadb audit`` on running hosts: all pass, each item fails when it is broken on purpose, and what guards the rest."""
+"""``keadb audit`` on running hosts: all pass, each item fails when it is broken on purpose; sandbox, sudo and SSH."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def test_the_deploy_users_connection_leads_nowhere(site: Site) -> None:
     ],
 )
 def test_a_service_writes_its_own_folder_only(settled: Site, unit: str, own: str) -> None:
-    """Seen from inside its own view of the file system, even as root: /home is not there, the rest cannot be written."""
+    """Seen from inside its own view of the file system, even as root: /home is empty, the rest is read-only."""
     host = settled.database_hosts[1]
     pid = _sh(settled, host, f"systemctl show --property=MainPID --value {unit}").strip()
     inside = f"nsenter --target {pid} --mount -- "
