@@ -19,6 +19,7 @@ EXPOSURE = {
     "haproxy.service": 2.0,
     "keepalived.service": 3.0,
     "keadb-etcd-lead.service": 2.0,
+    "keadb-firewall.service": 2.0,
 }
 """The most that ``systemd-analyze security`` may say of a service of ours: 0 is closed, 10 is open."""
 OTHERS_EXPOSURE = 5.0
@@ -30,8 +31,8 @@ USERS = {
     "haproxy.service": "haproxy",
     "keepalived.service": "keepalived_script",
 }
-CAPABILITIES = {"keepalived.service": 0x3840}
-"""NET_ADMIN, NET_BROADCAST, NET_RAW and SETGID; everything else has none."""
+CAPABILITIES = {"keepalived.service": 0x3840, "keadb-firewall.service": 0x1000}
+"""NET_ADMIN, NET_BROADCAST, NET_RAW and SETGID; NET_ADMIN; everything else has none."""
 _KEY_OWNERS = {"/etc/etcd/": "etcd", "/etc/patroni/": "postgres", "/etc/pgbouncer/": "pgbouncer"}
 _WITH_SECRETS = {"/etc/patroni/config.yml": ("root", "postgres", 0o640)}
 _MASK = 0o077

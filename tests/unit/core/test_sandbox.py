@@ -55,13 +55,14 @@ def test_capabilities_are_those_that_the_audit_expects(name: str) -> None:
     assert settings(text, "AmbientCapabilities") == ([bounding] if bounding else [])
 
 
-def test_only_the_address_loosens_the_sandbox() -> None:
+def test_only_address_and_firewall_loosen_the_sandbox() -> None:
     """What stands after the list and changes it, service by service."""
     after = {
         name: [line for line in text.split("UMask=0077\n")[1].splitlines() if line and line[0] not in "#["]
         for name, text in units().items()
     }
     assert after.pop("keepalived.service") == ["SystemCallFilter=@setuid capset", "ProtectProc=default"]
+    assert after.pop("keadb-firewall.service") == ["PrivateTmp=no", "WantedBy=sysinit.target"]
     assert {name: lines for name, lines in after.items() if lines and lines != ["WantedBy=multi-user.target"]} == {}
 
 

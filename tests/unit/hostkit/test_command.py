@@ -134,7 +134,7 @@ def test_a_failing_step_shows_no_secret_and_no_traceback(tmp_path: Path) -> None
     ("verb", "stdin", "message"),
     [
         ("", "", "no verb is given; usage"),
-        ("fly", "", "verb 'fly' is given, allowed: accept, apply, bootstrap"),
+        ("fly", "", "verb 'fly' is given, allowed: accept, apply, audit, bootstrap"),
         ("apply now", "", "apply: given arguments ['now'], allowed are none"),
         ("apply", "{", "bundle: given is not JSON"),
         ("secrets", '{"secrets": {"a": "hush-hush"', "secrets: stdin is not JSON (line 1"),
