@@ -161,7 +161,7 @@ def test_names_and_address_are_verified_and_lead_to_leader_and_standby(settled: 
     refused = {
         f"host={vip} port=5432 dbname=kea sslmode=disable": "SSL required",
         f"host=other.example.com hostaddr={vip} port=5432 {verified}": "does not match host name",
-        f"host={data.database_hosts[0].address} port=6432 {verified}": "no authentication method",
+        f"host={data.database_hosts[0].address} port=6432 {verified}": "No route to host",
     }
     for conninfo, why in refused.items():
         done = _ask(settled, conninfo, "kea_read_a")
