@@ -115,8 +115,8 @@ def test_who_else_may_come_in() -> None:
     assert "direct" not in lists(rules(ha(), DB1))
 
 
+VRRP = "ip saddr @databases ip protocol 112 ip ttl 255 accept"
 COMING = [
-    'iif "lo" accept',
     "ct state established,related accept",
     "ip saddr @deploy tcp dport 22 accept",
     "ip daddr != @vip ip saddr . tcp dport @peers_in accept",
@@ -125,7 +125,6 @@ COMING_TO_DATABASES = [
     "ip saddr @way ip daddr @vip tcp dport { 5432, 5433 } accept",
     "ip saddr @way ip daddr != @vip tcp dport 5433 accept",
     "ip saddr @direct ip daddr != @vip tcp dport 5432 accept",
-    "ip saddr @databases ip protocol 112 ip ttl 255 accept",
 ]
 COMING_LAST = [
     "ip saddr @known tcp flags & (fin | syn | rst | ack) != syn accept",
@@ -155,7 +154,8 @@ def test_every_rule_that_lets_something_through(host: str) -> None:
     text = rules(everything(), host)
     database = host == DB1
     coming, going = chain(text, "input"), chain(text, "output")
-    accepted = [*COMING, *(COMING_TO_DATABASES if database else ()), *COMING_LAST]
+    first = ['iif "lo" accept', *([VRRP] if database else ())]
+    accepted = [*first, *COMING, *(COMING_TO_DATABASES if database else ()), *COMING_LAST]
     assert [line for line in coming if line.endswith("accept")] == accepted
     accepted = [*GOING, *(GOING_FROM_DATABASES if database else ()), *GOING_LAST]
     assert [line for line in going if line.endswith("accept")] == accepted
@@ -166,6 +166,13 @@ def test_every_rule_that_lets_something_through(host: str) -> None:
     assert text.count("chain ") == 3
     assert " jump " not in text
     assert " goto " not in text
+
+
+def test_every_vrrp_packet_is_looked_at() -> None:
+    """Before conntrack lets through what belongs to a conversation: a forged one would."""
+    coming = chain(rules(everything(), DB1), "input")
+    at = coming.index(VRRP)
+    assert coming[at + 1 : at + 3] == ["ip protocol 112 drop", "ct state established,related accept"]
 
 
 def test_names_and_time_only_where_the_site_has_them_and_packages_by_root_and_apt_only() -> None:
