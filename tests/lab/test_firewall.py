@@ -196,7 +196,7 @@ def test_a_host_gets_nowhere_else(settled: Site) -> None:
         assert server.stdout
         assert server.stdout.readline() == "serving\n"
         host = settled.database_hosts[0]
-        argv = ["python3", "-", *_words({STRANGER: "80,443,5432,4444"}, 1.5)]
+        argv = ["python3", "-", *_words({STRANGER: "80,443,5432,4444"}, 8)]
         as_postgres = ["runuser", "-u", "postgres", "--", *argv]
         assert _openings(settled.lab.exec(host, as_postgres, stdin=SCAN)) == {STRANGER: set()}
         assert _openings(settled.lab.exec(host, argv, stdin=SCAN)) == {STRANGER: {80, 443}}
@@ -256,10 +256,10 @@ def _say(site: Site, host: str, *words: str) -> subprocess.CompletedProcess[str]
 def test_a_killed_run_leaves_no_unconfirmed_rules_and_broken_ones_change_nothing(settled: Site) -> None:
     host = _witness(settled)
     before = _table(settled, host)
-    with _rules_by_hand(settled, host, lambda text: text.replace(str(GATEWAY), NOBODYS)):
-        assert _say(settled, host, "load", "4").returncode == 0
+    with _rules_by_hand(settled, host, lambda text: text.replace(f" {GATEWAY},", f" {NOBODYS},")):
+        assert _say(settled, host, "load", "20").returncode == 0
         assert NOBODYS in _table(settled, host)
-        wait_for("the timer", partial(_is, settled, host, before), 30)
+        wait_for("the timer", partial(_is, settled, host, before), 60)
         assert "were taken back" in _say(settled, host, "confirm").stderr
         assert _say(settled, host, "load", "60").returncode == 0
         settled.lab.power_off(host)  # nothing of it comes back with the machine
