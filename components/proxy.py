@@ -38,10 +38,10 @@ TLS = TlsUse(
     key="/etc/haproxy/tls/client.key",
     cert="/etc/haproxy/tls/client.crt",
     ca="/etc/haproxy/tls/ca.crt",
-    owner="root",
-    group="root",
+    owner=USER,
+    group=USER,
 )
-"""What its checks show and trust. HAProxy reads all of it before it becomes its own user, and again in a reload."""
+"""What its checks show and trust, read at the start and in a reload."""
 HARD_STOP = "10m"
 """How long sessions of before a reload may go on: no check ends them any more when the leader changes."""
 

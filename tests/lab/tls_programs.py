@@ -163,7 +163,7 @@ PROGRAMS = {
     "walreceiver": Program(walreceiver, "postgres"),
     "pg_rewind": Program(rewind, "postgres"),
     "PgBouncer to PostgreSQL": Program(pgbouncer, "postgres", "pgbouncer"),
-    "HAProxy's check": Program(haproxy, "http", "root"),
+    "HAProxy's check": Program(haproxy, "http", proxy.USER),
     "keepalived's check": Program(check, "http", virtual_address.USER),
     "Patroni to etcd": Program(patroni_etcd, "http"),
     "Patroni to a peer": Program(patroni_rest, "http", checks_name=False),

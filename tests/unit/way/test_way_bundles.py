@@ -199,6 +199,8 @@ class TestProxy:
         bundle = bundles(ha())["proxy"]
         unit = bundle.units[proxy.UNIT]
         assert bundle.tls == {"client": proxy.TLS}
+        # It never is root, and root could not read another's key either: the unit leaves it no such right.
+        assert (proxy.TLS.owner, proxy.TLS.group) == (proxy.USER, proxy.USER)
         assert set(unit.reload_on) == {proxy.CONFIG, proxy.TLS.key, proxy.TLS.cert, proxy.TLS.ca}
         assert proxy.CONFIG not in unit.restart_on
 
