@@ -18,6 +18,14 @@ DATA_FOLDERS = ("var/lib/postgresql", "var/lib/etcd")
 DEFAULT_DISK_MB = 4096
 MINIMUM_DISK_MB = 256
 
+FILLERS = ("/keadb-lab-full", "/keadb-lab-full-to-the-brim")
+FILL = f"""
+fallocate --length $(($(df --output=avail --block-size=1 / | tail -n 1) - 4194304)) {FILLERS[0]}
+dd if=/dev/zero of={FILLERS[1]} bs=4k status=none
+test "$(df --output=avail / | tail -n 1)" = 0
+"""
+"""Shell, on the host: takes every byte of its disk. dd says ``No space left on device``, which is no failure here."""
+
 
 def create(path: Path, megabytes: int) -> None:
     """Make the disk unless it is there; one that was cut off half way is not there."""

@@ -16,6 +16,7 @@ import click
 
 from ops.cluster_commands import COMMANDS
 from ops.drift_command import drift, named, warn_of_refusals
+from ops.drill_command import drill
 from ops.exits import CommandError, Exit
 from ops.rotate_command import retire, rotate
 
@@ -51,7 +52,7 @@ def cli() -> None:
     """High-availability PostgreSQL for Kea DHCP: one stack a site."""
 
 
-for _command in (*COMMANDS, drift):
+for _command in (*COMMANDS, drift, drill):
     cli.add_command(_command)
 
 
