@@ -148,7 +148,7 @@ class Lab:
         control.ask(self.spec, "heal", host=host)
 
     def fill_disk(self, host: str) -> None:
-        """Leave not one free byte on the host's disk, until ``free_disk``; LabError when that doesn't work."""
+        """Leave no free space on the host's disk, until ``free_disk``; LabError when that doesn't work."""
         done = self.exec(host, ["sh", "-c", storage.FILL])
         if done.returncode != 0:
             message = f"{host}: its disk could not be filled: {done.stderr.strip()}"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ops.stacks import Stack
 
 FORCE_WORDS = "these machines may lose their database"
-OWN = "keadb"
+OWN = "site"
 """The parameter set that the site file describes: nothing is changed for it."""
 
 

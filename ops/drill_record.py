@@ -151,7 +151,7 @@ class Campaign:
     """In the order of the command line; the order of the runs comes from the seed."""
     runs: int
     """Runs of each fault with each parameter set."""
-    parameters: tuple[str, ...] = field(default=("keadb",))
+    parameters: tuple[str, ...] = field(default=("site",))
 
 
 def to_json(value: Record | Campaign) -> str:
