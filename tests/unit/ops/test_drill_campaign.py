@@ -65,12 +65,12 @@ def test_a_cut_campaign_goes_on_where_it_was(tmp_path: Path) -> None:
         runs.write('{"format": 1, "fault": "')
     records = go()
     assert done == campaigns.plan(ASKED)
-    assert entered == ["keadb", "site", "other"]
+    assert entered == ["site", "site", "other"]
     assert records == [_record(task) for task in done]
     assert campaigns.read_folder(tmp_path / "out") == (ASKED, records)
     assert go() == records
     assert len(done) == 20
-    assert entered == ["keadb", "site", "other"]  # nothing left: no parameters are touched either
+    assert entered == ["site", "site", "other"]  # nothing left: no parameters are touched either
 
 
 def test_a_folder_of_another_campaign_is_refused(tmp_path: Path) -> None:
