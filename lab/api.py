@@ -148,7 +148,7 @@ class Lab:
         control.ask(self.spec, "heal", host=host)
 
     def fill_disk(self, host: str) -> None:
-        """Leave no free space on the host's disk, until ``free_disk``; LabError when that doesn't work."""
+        """Leave no free space on the host's disk until ``free_disk``, whatever is deleted; LabError if it fails."""
         done = self.exec(host, ["sh", "-c", storage.FILL])
         if done.returncode != 0:
             message = f"{host}: its disk could not be filled: {done.stderr.strip()}"
@@ -156,7 +156,7 @@ class Lab:
 
     def free_disk(self, host: str) -> None:
         """Give back what ``fill_disk`` took; nothing to do is fine."""
-        self.exec(host, ["rm", "-f", *storage.FILLERS])
+        self.exec(host, ["sh", "-c", storage.FREE])
 
     def _wait(self, host: str, seconds: float) -> None:
         state = control.ask(self.spec, "status")[self.spec.host(host).name]

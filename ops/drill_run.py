@@ -66,7 +66,7 @@ class _Run:
 
     def record(self, parameters: str) -> Record:
         drilled, fault = self.drilled, self.fault
-        made, whole = wait_until_whole(drilled, None)
+        made, whole = wait_until_whole(drilled, lambda: True)
         if whole is None:
             reasons = "; ".join(made.problems)
             msg = f"the site was not whole within {WHOLE_S:.0f} s, so nothing was done to it: {reasons}"
@@ -91,7 +91,7 @@ class _Run:
                 msg = f"clients and probers were not served within {READY_S:.0f} s; see {self.logs}"
                 raise CommandError(msg)
             time.sleep(QUIET_S)
-            phases = self._fault(scene, watch, writer, target)
+            phases = self._fault(scene, watch, writer, reader, target)
             _soon(lambda: writer.served_for(SERVED_S) and reader.served_for(SERVED_S), MOST_HOLD_S)
             time.sleep(AFTER_S)
             after = places(drilled.status())
@@ -116,7 +116,7 @@ class _Run:
             switch_over=lambda leader: switch_over(self.drilled, leader),
         )
 
-    def _fault(self, scene: Scene, watch: Watch, writer: Client, target: str | None) -> Phases:
+    def _fault(self, scene: Scene, watch: Watch, writer: Client, reader: Client, target: str | None) -> Phases:
         """Make the fault, hold it, take it back, and wait until the site is whole."""
         fault, say = self.fault, self.drilled.say
         say(f"fault on {target or 'the site'}")
@@ -134,7 +134,9 @@ class _Run:
             say(f"taken back after {heal - at:.1f} s")
             watch.add(What.HEAL, target, fault.name, heal)
             fault.take_back(scene, target or "")
-        made, whole = wait_until_whole(self.drilled, watch)
+        made, whole = wait_until_whole(
+            self.drilled, lambda: watch.calm() and writer.served_for(1) and reader.served_for(1)
+        )
         if whole is None:
             say(f"not whole again: {'; '.join(made.problems)}")
             return Phases(fault=at, heal=heal, whole=None, end=0.0)

@@ -14,7 +14,6 @@ from lab.api import Lab
 from ops import drill_measure, status
 from ops.cluster import ControlHost
 from ops.drill_record import Places
-from ops.drill_watch import Watch
 from ops.exits import CommandError
 from ops.health import Report, report
 from ops.secrets import DEPLOY_KEY
@@ -77,17 +76,20 @@ def places(made: Report) -> Places:
     )
 
 
-def wait_until_whole(drilled: Drilled, watch: Watch | None, seconds: float = WHOLE_S) -> tuple[Report, float | None]:
+def wait_until_whole(
+    drilled: Drilled, served: Callable[[], bool], seconds: float = WHOLE_S
+) -> tuple[Report, float | None]:
     """Wait until the site is healthy in every respect; return its last status, and when (monotonic) it was asked.
 
-    None when it was not within the limit. With a watch, hosts are asked only when their probers see nothing wrong.
+    None when it was not within the limit. ``served`` is cheap and says whether clients are served: before that hosts
+    are not asked.
     """
     end = time.monotonic() + seconds
     while True:
         asked = time.monotonic()
-        if watch is None or watch.calm() or asked > end:
+        if served() or asked > end:
             made = drilled.status()
-            if made.exit_code == 0:
+            if made.exit_code == 0 and served():
                 return made, asked
             if asked > end:
                 return made, None

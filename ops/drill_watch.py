@@ -128,10 +128,12 @@ class Watch:
                     for line in process.stdout or ():
                         log.write(line)
                         self._take(host, line)
-                if host in self.databases and not self._stop.is_set():
-                    self._role(host, time.monotonic(), Seen(at=time.monotonic()))
-                self._etcd_says(host, "", "", time.monotonic())
-                self._stop.wait(AGAIN)
+                ended = time.monotonic()
+                if self._stop.wait(AGAIN):
+                    return
+                if host in self.databases:
+                    self._role(host, ended, Seen(at=ended))
+                self._etcd_says(host, "", "", ended)
 
     def _take(self, host: str, line: str) -> None:
         try:
