@@ -104,8 +104,11 @@ def test_a_broken_record_is_named(tmp_path: Path) -> None:
 
 def test_two_drills_do_not_meet_on_a_lab(tmp_path: Path) -> None:
     """The second one is refused while the first is at work."""
-    with campaigns.alone(tmp_path, "lab"):
-        with pytest.raises(CommandError, match="another drill is at work on lab"), campaigns.alone(tmp_path, "lab"):
-            pass
+    with (
+        campaigns.alone(tmp_path, "lab"),
+        pytest.raises(CommandError, match="another drill is at work on lab"),
+        campaigns.alone(tmp_path, "lab"),
+    ):
+        pass
     with campaigns.alone(tmp_path, "lab"):
         pass

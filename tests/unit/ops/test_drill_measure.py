@@ -45,7 +45,7 @@ def test_who_is_never_served_again_has_a_gap_to_the_end() -> None:
 
 
 def test_a_gap_that_only_the_heal_ended_is_of_the_fault() -> None:
-    """Gaps that begin after the heal are told by themselves: what does the way back cost?"""
+    """Gaps that begin after the heal are told by themselves: that is what the way back costs."""
     served = measure.served(_log(1.0, 9.0, 9.1, 10.0), heal=8.0, end=10.0)
     assert served.longest_at_fault_s == 8.0
     assert served.longest_at_heal_s == pytest.approx(0.9)
