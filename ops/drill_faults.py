@@ -62,6 +62,8 @@ class Fault:
     """Whether a run is wrong when readers stand still for longer than an address needs to move."""
     hold_s: float = 10.0
     """Seconds from the fault to the heal at least: long enough that the site takes note."""
+    apart: bool = False
+    """Whether the address must be elsewhere than the leader: the run begins with a hand-over where it is not."""
     until_served: bool = True
     """Whether to hold further until writers have been served for 5 s; else the hold ends after ``hold_s``."""
 
@@ -150,9 +152,23 @@ def _heal(scene: Scene, host: str) -> None:
     scene.lab.heal(host)
 
 
-def _power(name: str, about: str, target: Callable[[Scene], str | None], *, reads_go_on: bool = False) -> Fault:
+def _power(
+    name: str,
+    about: str,
+    target: Callable[[Scene], str | None],
+    *,
+    reads_go_on: bool = False,
+    apart: bool = False,
+) -> Fault:
     return Fault(
-        name=name, about=about, target=target, make=_off, take_back=_on, target_s=NODE_S, reads_go_on=reads_go_on
+        name=name,
+        about=about,
+        target=target,
+        make=_off,
+        take_back=_on,
+        target_s=NODE_S,
+        reads_go_on=reads_go_on,
+        apart=apart,
     )
 
 
@@ -202,7 +218,7 @@ _ALL = (
     _kill("etcd-killed", "SIGKILL of etcd's leader", _etcd_leader, "keadb-etcd", seconds=None),
     _power("leader-power-off", "the leader's host loses its power", _leader),
     _power("standby-power-off", "the standby's host loses its power", _standby),
-    _power("vip-power-off", "the host that has the address loses its power", _vip),
+    _power("vip-power-off", "the host that has the address, and does not lead, loses its power", _vip, apart=True),
     _power("witness-power-off", "the witness loses its power", _witness, reads_go_on=True),
     Fault(
         name="leader-link-cut",

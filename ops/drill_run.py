@@ -66,12 +66,11 @@ class _Run:
 
     def record(self, parameters: str) -> Record:
         drilled, fault = self.drilled, self.fault
-        made, whole = wait_until_whole(drilled, lambda: True)
-        if whole is None:
-            reasons = "; ".join(made.problems)
-            msg = f"the site was not whole within {WHOLE_S:.0f} s, so nothing was done to it: {reasons}"
-            raise CommandError(msg)
-        before = places(made)
+        before = self._whole()
+        if fault.apart and before.vip == before.leader and before.leader is not None:
+            drilled.say("handing over first: the address shall be elsewhere than the leader")
+            switch_over(drilled, before.leader)
+            before = self._whole()
         scene = self._scene(before)
         tables(drilled, scene.leader())
         started, load = datetime.now(UTC), os.getloadavg()[0]
@@ -102,6 +101,14 @@ class _Run:
             watch, write, read, phases, parameters=parameters, before=before, after=after, target=target,
             started=started, load=load,
         )  # fmt: skip
+
+    def _whole(self) -> Places:
+        made, whole = wait_until_whole(self.drilled, lambda: True)
+        if whole is None:
+            reasons = "; ".join(made.problems)
+            msg = f"the site was not whole within {WHOLE_S:.0f} s, so nothing was done to it: {reasons}"
+            raise CommandError(msg)
+        return places(made)
 
     def _scene(self, before: Places) -> Scene:
         site = self.drilled.site
