@@ -3,28 +3,50 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 
-from ops.drill_command import FORCE_WORDS
+from ops.drill_command import FORCE_WORDS, drill
 from ops.drill_faults import FAULTS
-from ops.exits import Exit
-from tests.unit.ops.test_cli import keadb, lab
+from ops.exits import CommandError, Exit
 
-if TYPE_CHECKING:
-    from pathlib import Path
+ROOT = Path(__file__).parents[3]
 
-made_lab = lab
+
+@pytest.fixture(autouse=True)
+def made_lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lab ``made`` of which nothing runs, and no other."""
+    folder = tmp_path / "labs" / "made"
+    folder.mkdir(parents=True)
+    text = (ROOT / "Pulumi.us3.yaml").read_text().replace("us3", "made")
+    (folder / "Pulumi.made.yaml").write_text(text)
+    monkeypatch.setenv("KEADB_LAB_STATE", str(tmp_path / "labs"))
+    monkeypatch.chdir(tmp_path)
+
+
+def run(*arguments: str) -> Result:
+    """Run the command in this process."""
+    return CliRunner().invoke(drill, arguments, standalone_mode=False)
+
+
+def refused(*arguments: str) -> CommandError:
+    """Run the command; it must end with one error of ours, and nothing on standard output."""
+    done = run(*arguments)
+    assert isinstance(done.exception, CommandError)
+    assert done.stdout == ""
+    return done.exception
 
 
 def test_the_list_has_every_fault_and_needs_no_stack() -> None:
     """For programs and for people."""
-    done = keadb("drill", "--list", "--json")
-    assert [fault["name"] for fault in json.loads(done.stdout)] == list(FAULTS)
-    targets = {fault["name"]: fault["target_s"] for fault in json.loads(done.stdout)}
+    told = json.loads(run("--list", "--json").stdout)
+    assert [fault["name"] for fault in told] == list(FAULTS)
+    targets = {fault["name"]: fault["target_s"] for fault in told}
     assert (targets["switchover"], targets["postgres-killed"], targets["leader-silent-cut"]) == (3, 6, 27)
-    text = keadb("drill", "--list").stdout
+    assert targets["etcd-quorum-lost"] is None
+    text = run("--list").stdout
     assert all(name in text for name in FAULTS)
 
 
@@ -36,30 +58,32 @@ def test_the_list_has_every_fault_and_needs_no_stack() -> None:
         pytest.param(("--force-on-a-real-site", FORCE_WORDS), "us3 has none: nothing was done", id="no levers there"),
     ],
 )
-def test_a_real_site_is_refused(arguments: tuple[str, ...], said: str) -> None:
+def test_a_real_site_is_refused(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
     """With one clear sentence, and as a wrong command line."""
-    done = keadb("drill", "--stack", "us3", *arguments)
-    assert done.returncode == Exit.USAGE
-    assert said in done.stderr
-    assert len(done.stderr.splitlines()) == 1
-    assert done.stdout == ""
+    error = refused("--stack", "us3", "--out", str(tmp_path / "out"), *arguments)
+    assert error.code is Exit.USAGE
+    assert said in str(error)
+    assert not (tmp_path / "out").exists()
 
 
-def test_unknown_names_are_refused(made_lab: tuple[Path, str]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "drill: give the stack of a lab with --stack"),
+        (("--stack", "made", "--fault", "meteor"), "--fault: given 'meteor', allowed: switchover, postgres-killed"),
+        (("--stack", "made", "--parameters", "best"), "--parameters: given 'best', allowed: site"),
+    ],
+)
+def test_unknown_names_are_refused(arguments: tuple[str, ...], said: str) -> None:
     """The message has what was given and what is allowed."""
-    _file, labs = made_lab
-    done = keadb("drill", "--stack", "made", "--fault", "meteor", KEADB_LAB_STATE=labs)
-    assert done.returncode == Exit.USAGE
-    assert "--fault: given 'meteor', allowed: switchover, postgres-killed" in done.stderr
-    done = keadb("drill", "--stack", "made", "--runs", "0", KEADB_LAB_STATE=labs)
-    assert done.returncode == Exit.USAGE
-    done = keadb("drill")
-    assert (done.returncode, done.stderr) == (Exit.USAGE, "keadb: drill: give the stack of a lab with --stack\n")
+    error = refused(*arguments)
+    assert error.code is Exit.USAGE
+    assert str(error).startswith(said)
 
 
-def test_a_lab_that_is_not_up_is_said(made_lab: tuple[Path, str]) -> None:
+def test_a_lab_that_is_not_up_is_said(tmp_path: Path) -> None:
     """Before a folder is made."""
-    _file, labs = made_lab
-    done = keadb("drill", "--stack", "made", KEADB_LAB_STATE=labs)
-    assert done.returncode == Exit.FAILED
-    assert "lab made is not running" in done.stderr
+    error = refused("--stack", "made", "--out", str(tmp_path / "out"))
+    assert error.code is Exit.FAILED
+    assert str(error).startswith("lab made is not running")
+    assert not (tmp_path / "out").exists()
