@@ -135,7 +135,7 @@ class Pooler(_Part):
 
 
 class ProxyCheck(_Part):
-    """How often HAProxy looks at a node (milliseconds), and how many looks decide. The defaults are the measured ones.
+    """How often HAProxy looks at a node (milliseconds), and how many looks decide. The defaults are measured.
 
     ``fast_ms`` while a node is changing between up and down, ``down_ms`` while it is down, ``interval_ms`` otherwise.
     """
