@@ -207,32 +207,27 @@ def table(of: Sequence[Row]) -> Table:
         # A word a line: the numbers decide how wide a column is.
         heading = column.heading.replace(" ", "\n").replace("/", "/\n")
         side: Literal["left", "right"] = "right" if column.numbers else "left"
-        least = max(len(column.text(row)) for row in of) if column.numbers else NAMES_AT_LEAST
-        made.add_column(
-            heading, justify=side, vertical="bottom", no_wrap=column.numbers, overflow="fold", min_width=least
-        )
+        made.add_column(heading, justify=side, vertical="bottom", no_wrap=True)
     for row in of:
         made.add_row(*(Text(column.text(row), style=column.style(row)) for column in shown))
     return made
 
 
 def show(records: Iterable[Record], console: Console, *, faults: Sequence[str] = ()) -> None:
-    """Print the table and what its numbers are; into a file or a pipe as wide as it needs to be."""
+    """Print the table and what its numbers are."""
     found = rows(records, faults=faults)
     if not found:
         console.print("no run is finished yet", markup=False)
         return
     made = table(found)
-    # On a terminal names are folded first; a number is never cut off, whatever the line then looks like.
+    # As wide as it needs to be, also on a terminal that is not: a broken line is better than a cut number.
     needs = Measurement.get(console, console.options.update(width=WIDEST), made)
-    console.width = max(console.width, needs.minimum if console.is_terminal else needs.maximum)
+    console.width = max(console.width, needs.maximum)
     console.print(made)
     console.print(LEGEND, markup=False, soft_wrap=True, style="dim")
 
 
 WIDEST = 10_000
-NAMES_AT_LEAST = 10
-"""Characters of a name in a line, on a terminal that is too narrow."""
 LEGEND = (
     "Seconds; worst of the runs, the median in brackets. Whole again: from the heal, or the fault if it heals itself."
 )
