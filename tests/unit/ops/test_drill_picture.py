@@ -104,12 +104,8 @@ def test_who_led_and_who_was_gone() -> None:
 
 def test_the_holder_of_the_address_and_etcds_leader_are_named() -> None:
     picture = Picture(power_off())
-    first, second = (
-        picture.shapes("host0", "virtual address: db-01"),
-        picture.shapes("host1", "virtual address: db-02"),
-    )
-    assert first == [(pytest.approx(0, abs=0.1), pytest.approx(11.3, abs=0.1))]
-    assert second == [(pytest.approx(11.3, abs=0.1), pytest.approx(65, abs=0.1))]
+    assert near(picture.shapes("host0", "virtual address: db-01"), (0, 11.3))
+    assert near(picture.shapes("host1", "virtual address: db-02"), (11.3, 65))
     assert len(picture.shapes("host2", "etcd's leader: witness")) == 1
     assert near(Picture(wrong()).shapes("nobody", "etcd's leader: nobody"), (12, 31))
 
