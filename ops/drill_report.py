@@ -8,6 +8,8 @@ the same bytes.
 from __future__ import annotations
 
 import functools
+import os
+import platform
 import re
 import shlex
 import statistics
@@ -111,6 +113,29 @@ def read(folder: Path) -> list[Record]:
     return records_of(path.read_text(encoding="utf-8"), source=str(path))
 
 
+def note_machine(folder: Path) -> None:
+    """Write down on what the campaign runs, if that is not there yet: a line without the machine's name."""
+    path = folder / MACHINE_FILE
+    if not path.exists():
+        _replace(path, _machine() + "\n")
+
+
+def _machine() -> str:
+    model = re.search(r"^model name\s*:\s*(.+)$", _text_of("/proc/cpuinfo"), re.MULTILINE)
+    memory = re.search(r"^MemTotal:\s*(\d+) kB$", _text_of("/proc/meminfo"), re.MULTILINE)
+    cores = len(os.sched_getaffinity(0))
+    parts = [f"{cores} core{'' if cores == 1 else 's'}{f' ({model[1].strip()})' if model else ''}"]
+    parts += [f"{int(memory[1]) / 1024**2:.1f} GiB of memory"] if memory else []
+    return ", ".join([*parts, f"Linux {platform.release()}"])
+
+
+def _text_of(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError:
+        return ""
+
+
 def anchor(record: Record) -> str:
     """Return a run's name, as a file and on the page: letters, digits and dashes."""
     return re.sub(r"[^a-z0-9]+", "-", f"{record.fault}-{record.parameters}-{record.run}".lower()).strip("-")
@@ -129,9 +154,9 @@ def repeat_command(records: Sequence[Record], campaign: Campaign | None) -> str:
             parameters=tuple(dict.fromkeys(record.parameters for record in records)),
         )
     words = ["keadb", "drill", "--stack", campaign.stack, "--seed", str(campaign.seed), "--runs", str(campaign.runs)]
-    for name in campaign.parameters:
-        words += ["--parameters", name]
-    return shlex.join([*words, *campaign.faults])
+    if campaign.parameters != (drill_parameters.AS_IT_IS,):
+        words += [word for name in campaign.parameters for word in ("--parameters", name)]
+    return shlex.join([*words, *(word for name in campaign.faults for word in ("--fault", name))])
 
 
 @functools.cache

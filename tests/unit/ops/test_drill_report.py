@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import platform
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 
-from ops import drill_report, drill_strips
+from ops import drill_report, drill_report_command, drill_strips
 from ops.drill_record import CAMPAIGN_FILE, RUNS_FILE, Campaign, Record, RecordError, to_json
+from ops.exits import CommandError, Exit
 from tests.unit.ops.drill_samples import campaign, power_off, served, switchover, wrong
 
 ASKED = Campaign(
@@ -141,10 +144,24 @@ def test_an_empty_campaign_is_a_page_too() -> None:
 
 
 def test_how_to_do_it_again() -> None:
-    command = "keadb drill --stack lab --seed 7 --runs 3 --parameters site switchover leader-power-off leader-frozen"
-    assert drill_report.repeat_command([], ASKED) == command
+    begin = "keadb drill --stack lab --seed 7 --runs"
+    faults = "--fault switchover --fault leader-power-off --fault leader-frozen"
+    assert drill_report.repeat_command([], ASKED) == f"{begin} 3 {faults}"
+    compared = dataclasses.replace(ASKED, parameters=("keadb", "pigsty"))
+    assert drill_report.repeat_command([], compared) == f"{begin} 3 --parameters keadb --parameters pigsty {faults}"
     alone = drill_report.repeat_command([power_off(run=4, fault="it's $(bad)")], None)
-    assert alone == "keadb drill --stack lab --seed 7 --runs 4 --parameters site 'it'\"'\"'s $(bad)'"
+    assert alone == f"{begin} 4 --fault 'it'\"'\"'s $(bad)'"
+
+
+def test_the_machine_is_noted_once_and_without_its_name(tmp_path: Path) -> None:
+    drill_report.note_machine(tmp_path)
+    said = (tmp_path / drill_report.MACHINE_FILE).read_text()
+    assert re.match(r"\d+ cores?\b", said)
+    assert f"Linux {platform.release()}" in said
+    assert platform.node() not in said
+    (tmp_path / drill_report.MACHINE_FILE).write_text("another one\n")
+    drill_report.note_machine(tmp_path)
+    assert (tmp_path / drill_report.MACHINE_FILE).read_text() == "another one\n"
 
 
 def test_it_is_written_into_the_campaigns_folder(tmp_path: Path) -> None:
@@ -216,3 +233,40 @@ class TestStrips:
     def test_without_a_run_there_is_nothing_to_draw(self) -> None:
         with pytest.raises(ValueError, match="no run"):
             drill_strips.strips([])
+
+
+class TestCommand:
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        """A campaign's folder."""
+        (tmp_path / CAMPAIGN_FILE).write_text(to_json(ASKED))
+        (tmp_path / RUNS_FILE).write_text("".join(to_json(run) + "\n" for run in campaign()))
+        return tmp_path
+
+    def run(self, *words: str) -> Result:
+        return CliRunner().invoke(drill_report_command.drill_report, words, standalone_mode=False)
+
+    def test_it_shows_the_table_writes_the_page_and_says_where(self, folder: Path) -> None:
+        done = self.run(str(folder), "--pictures")
+        assert done.return_value == Exit.OK
+        assert done.output.splitlines()[-1] == str(folder / "report.html")
+        assert "26.1 (21.3)" in done.output
+        assert "9 runs, 7 are finished" in (folder / "report.html").read_text()
+        assert len(list((folder / "pictures").glob("*.svg"))) == 7
+
+    def test_markdown_goes_to_stdout_alone(self, folder: Path) -> None:
+        done = self.run(str(folder), "--markdown")
+        lines = done.output.splitlines()
+        assert all(line.startswith("|") for line in lines)
+        assert [line.split()[1] for line in lines[2:]] == ["switchover", *["leader-power-off"] * 2, "leader-frozen"]
+        assert not (folder / "report.html").exists()
+
+    def test_what_cannot_be_read_is_one_clear_error(self, folder: Path) -> None:
+        (folder / RUNS_FILE).write_text("{}\n")
+        error = self.run(str(folder)).exception
+        assert isinstance(error, CommandError)
+        assert f"{RUNS_FILE}, line 1: format" in str(error)
+        (folder / RUNS_FILE).unlink()
+        error = self.run(str(folder)).exception
+        assert isinstance(error, CommandError)
+        assert str(error) == f"{folder}: there is no {RUNS_FILE}: no drill has finished a run there"
