@@ -59,6 +59,7 @@ def proxy_bundle(site: Site, host: Host) -> Bundle:
         ],
         max_clients=site.pooler.max_clients,
         read_lag_mb=site.proxy.read_lag_mb,
+        check=site.proxy.check,
         ca=CA_FILE,
         socket=SOCKET,
         state_file=STATE_FILE,

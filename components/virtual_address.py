@@ -47,6 +47,11 @@ def router_id(site: Site) -> int:
     return int(site.network.vip) % 256 or 255
 
 
+def _seconds(milliseconds: int) -> str:
+    """Return milliseconds as keepalived takes them: seconds, with as many places as it needs."""
+    return f"{milliseconds / 1000:g}"
+
+
 def virtual_address_bundle(site: Site, host: Host) -> Bundle:
     """Return keepalived of one database host."""
     on = platform(site.platform, postgresql=site.postgresql.version)
@@ -67,6 +72,8 @@ def virtual_address_bundle(site: Site, host: Host) -> Bundle:
         address=host.address,
         peers=[peer.address for peer in peers],
         vip=site.network.vip,
+        advert=_seconds(site.virtual_address.advert_ms),
+        silence=_seconds(3 * site.virtual_address.advert_ms),
     )
     check = render(
         "keepalived/check.sh.j2",

@@ -9,7 +9,20 @@ from typing import Annotated, Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from keadb.site_model import Etcd, Host, Kea, Logins, Network, Packages, Patroni, Pooler, Postgresql, Site, Tls
+from keadb.site_model import (
+    Etcd,
+    Host,
+    Kea,
+    Logins,
+    Network,
+    Packages,
+    Patroni,
+    Pooler,
+    Postgresql,
+    Proxy,
+    Site,
+    Tls,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +41,7 @@ class Draft:
     postgresql: Postgresql | None = None
     packages: Packages | None = None
     pooler: Pooler | None = None
+    proxy: Proxy | None = None
     kea: Kea | None = None
     tls: Tls | None = None
     logins: Logins | None = None

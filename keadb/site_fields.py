@@ -33,9 +33,10 @@ def refuse(message: str, allowed: str) -> PydanticCustomError:
     return PydanticCustomError(ERROR_TYPE, "{message}", {"message": message, "allowed": allowed})
 
 
-def whole(low: int, high: int, unit: str = "") -> BeforeValidator:
-    """Take a whole number from ``low`` to ``high`` (also 4.0, never true or "4")."""
-    allowed = f"a whole number from {low} to {high}{f' ({unit})' if unit else ''}"
+def whole(low: int, high: int, unit: str = "", *, step: int = 1) -> BeforeValidator:
+    """Take a whole number from ``low`` to ``high`` (also 4.0, never true or "4"), a multiple of ``step``."""
+    steps = f" in steps of {step}" if step > 1 else ""
+    allowed = f"a whole number from {low} to {high}{steps}{f' ({unit})' if unit else ''}"
 
     def check(value: Any) -> int:
         if isinstance(value, float) and value.is_integer():
@@ -45,6 +46,9 @@ def whole(low: int, high: int, unit: str = "") -> BeforeValidator:
             raise refuse(message, allowed)
         if not low <= value <= high:
             message = "is too small" if value < low else "is too large"
+            raise refuse(message, allowed)
+        if value % step:
+            message = "is finer than it can be told"
             raise refuse(message, allowed)
         return value
 

@@ -134,10 +134,31 @@ class Pooler(_Part):
     max_clients: Annotated[int, f.whole(20, 5000)] = 500
 
 
+class ProxyCheck(_Part):
+    """How often HAProxy looks at a node (milliseconds), and how many looks decide. The defaults are measured.
+
+    ``fast_ms`` while a node is changing between up and down, ``down_ms`` while it is down, ``interval_ms`` otherwise.
+    """
+
+    interval_ms: Annotated[int, f.whole(100, 10_000, "ms")] = 500
+    fast_ms: Annotated[int, f.whole(100, 10_000, "ms")] = 250
+    down_ms: Annotated[int, f.whole(100, 10_000, "ms")] = 250
+    timeout_ms: Annotated[int, f.whole(100, 15_000, "ms")] = 700
+    fall: Annotated[int, f.whole(1, 10, "looks in a row that fail")] = 3
+    rise: Annotated[int, f.whole(1, 10, "looks in a row that succeed")] = 1
+
+
 class Proxy(_Part):
     """HAProxy on each database host; ``read_lag_mb`` is in MiB."""
 
     read_lag_mb: Annotated[int, f.whole(1, 10_240, "MiB")] = 64
+    check: ProxyCheck = Field(default_factory=ProxyCheck)
+
+
+class VirtualAddress(_Part):
+    """keepalived on each database host. A holder that is silent for three adverts has lost the address."""
+
+    advert_ms: Annotated[int, f.whole(100, 10_000, "ms", step=10)] = 400
 
 
 class Kea(_Part):
@@ -193,6 +214,7 @@ class Site(_Part):
     packages: Packages = Field(default_factory=Packages)
     pooler: Pooler = Field(default_factory=Pooler)
     proxy: Proxy = Field(default_factory=Proxy)
+    virtual_address: VirtualAddress = Field(default_factory=VirtualAddress)
     kea: Kea
     tls: Tls
     logins: Logins = Field(default_factory=Logins)

@@ -317,6 +317,19 @@ def _pooler(draft: Draft) -> Iterator[Problem]:
         )
 
 
+def _proxy(draft: Draft) -> Iterator[Problem]:
+    if draft.proxy is None:
+        return
+    check = draft.proxy.check
+    if check.fast_ms > check.interval_ms:
+        yield _problem(
+            "proxy.check.fast_ms",
+            check.fast_ms,
+            f"at most interval_ms = {check.interval_ms}",
+            "looks at a node that is changing less often than at one that is not",
+        )
+
+
 def _tls(draft: Draft) -> Iterator[Problem]:
     tls = draft.tls
     if tls is None:
@@ -339,5 +352,5 @@ def _logins(draft: Draft) -> Iterator[Problem]:
 
 _RULES: tuple[Callable[[Draft], Iterator[Problem]], ...] = (
     _names, _addresses, _host_keys, _topology, _failure_domains, _patroni, _etcd, _versions, _packages, _postgresql,
-    _pooler, _tls, _logins,
+    _pooler, _proxy, _tls, _logins,
 )  # fmt: skip

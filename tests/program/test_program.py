@@ -163,6 +163,8 @@ def test_a_single_node_site_is_the_same_program() -> None:
         ),
         (("etcd", "heartbeat_ms"), 300, {"etcd", "etcd-form", "etcd-roll"}),
         (("proxy", "read_lag_mb"), 65, {"proxy"}),
+        (("proxy", "check"), {"interval_ms": 1000}, {"proxy"}),
+        (("virtual_address", "advert_ms"), 1000, {"virtual-address"}),
         (("pooler", "max_clients"), 501, {"pooler", "proxy"}),
     ],
 )

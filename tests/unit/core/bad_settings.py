@@ -48,6 +48,41 @@ SETTINGS: dict[str, tuple[Data, str]] = {
         put(ha(), "proxy/read_lag_mb", 0),
         says("proxy.read_lag_mb", "is too small", "0", "a whole number from 1 to 10240 (MiB)"),
     ),
+    "looks faster than HAProxy can": (
+        put(ha(), "proxy/check/interval_ms", 50),
+        says("proxy.check.interval_ms", "is too small", "50", "a whole number from 100 to 10000 (ms)"),
+    ),
+    "a changing node is looked at less often": (
+        put(ha(), "proxy/check/fast_ms", 501),
+        says(
+            "proxy.check.fast_ms",
+            "looks at a node that is changing less often than at one that is not",
+            "501",
+            "at most interval_ms = 500",
+        ),
+    ),
+    "never down": (
+        put(ha(), "proxy/check/fall", 0),
+        says("proxy.check.fall", "is too small", "0", "a whole number from 1 to 10 (looks in a row that fail)"),
+    ),
+    "HAProxy's name of a key": (
+        put(ha(), "proxy/check/inter", 500),
+        says(
+            "proxy.check.inter",
+            'is not a known key; did you mean "interval_ms"?',
+            "500",
+            "interval_ms, fast_ms, down_ms, timeout_ms, fall, rise",
+        ),
+    ),
+    "an advert finer than VRRP can tell": (
+        put(ha(), "virtual_address/advert_ms", 405),
+        says(
+            "virtual_address.advert_ms",
+            "is finer than it can be told",
+            "405",
+            "a whole number from 100 to 10000 in steps of 10 (ms)",
+        ),
+    ),
     "ttl below Patroni's floor": (
         put(ha(), "patroni/ttl", 19),
         says("patroni.ttl", "is too small", "19", "a whole number from 20 to 300 (s)"),

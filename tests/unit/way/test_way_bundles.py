@@ -168,6 +168,20 @@ class TestProxy:
         assert "verify required" in default
         assert "on-marked-down shutdown-sessions" in default
 
+    def test_the_measured_checks_are_the_defaults_and_others_can_be_said(self) -> None:
+        timings = {"interval_ms": 3000, "fast_ms": 1000, "down_ms": 2000, "timeout_ms": 15000, "fall": 4, "rise": 5}
+        for data, answer, looks in (
+            (ha(), "700ms", "inter 500ms fastinter 250ms downinter 250ms fall 3 rise 1 "),
+            (
+                put(ha(), "proxy/check", timings),
+                "15000ms",
+                "inter 3000ms fastinter 1000ms downinter 2000ms fall 4 rise 5 ",
+            ),
+        ):
+            config = text(data, "proxy", proxy.CONFIG)
+            assert f"    timeout check {answer}\n" in config
+            assert f"    default-server {looks}on-marked-down" in config
+
     def test_a_change_reloads_and_nothing_else(self) -> None:
         unit = bundles(ha())["proxy"].units[proxy.UNIT]
         assert unit.reload_on == (proxy.CONFIG,)
@@ -192,6 +206,15 @@ class TestVirtualAddress:
             assert f"        172.30.30.{peer} min_ttl 255 max_ttl 255\n" in config
             assert "nopreempt" in config
             assert "weight" not in config.replace("No weight", "")
+
+    @pytest.mark.parametrize(
+        ("advert", "seconds", "silence"), [(None, "0.4", "1.2"), (1000, "1", "3"), (2010, "2.01", "6.03")]
+    )
+    def test_the_advert_is_told_in_seconds(self, advert: int | None, seconds: str, silence: str) -> None:
+        data = ha() if advert is None else put(ha(), "virtual_address/advert_ms", advert)
+        config = text(data, "virtual-address", virtual_address.CONFIG)
+        assert f"    advert_int {seconds}\n" in config
+        assert f"silent for {silence} s and" in config
 
     def test_alone_it_has_no_peer_and_holds_the_address_whatever_the_proxy_says(self) -> None:
         assert "unicast" not in text(single(), "virtual-address", virtual_address.CONFIG)
