@@ -17,6 +17,7 @@ import click
 from ops.cluster_commands import COMMANDS
 from ops.drift_command import drift, named, warn_of_refusals
 from ops.drill_command import drill
+from ops.drill_report_command import drill_report
 from ops.exits import CommandError, Exit
 from ops.rotate_command import retire, rotate
 
@@ -52,7 +53,7 @@ def cli() -> None:
     """High-availability PostgreSQL for Kea DHCP: one stack a site."""
 
 
-for _command in (*COMMANDS, drift, drill):
+for _command in (*COMMANDS, drift, drill, drill_report):
     cli.add_command(_command)
 
 

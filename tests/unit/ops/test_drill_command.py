@@ -71,7 +71,7 @@ def test_a_real_site_is_refused(tmp_path: Path, arguments: tuple[str, ...], said
     [
         ((), "drill: give the stack of a lab with --stack"),
         (("--stack", "made", "--fault", "meteor"), "--fault: given 'meteor', allowed: switchover, postgres-killed"),
-        (("--stack", "made", "--parameters", "best"), "--parameters: given 'best', allowed: site"),
+        (("--stack", "made", "--parameters", "best"), "--parameters: given 'best', allowed: site, keadb"),
     ],
 )
 def test_unknown_names_are_refused(arguments: tuple[str, ...], said: str) -> None:

@@ -20,11 +20,11 @@ def _log(*ends: float, failed: tuple[float, ...] = ()) -> list[Attempt]:
 
 def test_a_log_is_read_up_to_its_last_whole_line() -> None:
     """Times are told from the run's start; a line that was cut off is no attempt; a reason may have spaces."""
-    text = "1 100.5 100.51 ok 3 172.30.30.10\n2 100.6 102.6 failed OperationalError no answer\n3 102.7 102.8 ok\n4 10"
+    text = "1 100.5 100.75 ok 3 172.30.30.10\n2 101 103 failed OperationalError no answer\n3 103.5 104 ok\n4 10"
     assert measure.attempts_of(text, 100.0) == [
-        Attempt(1, 0.5, pytest.approx(0.51), "ok", "3 172.30.30.10"),
-        Attempt(2, pytest.approx(0.6), pytest.approx(2.6), "failed", "OperationalError no answer"),
-        Attempt(3, pytest.approx(2.7), pytest.approx(2.8), "ok", ""),
+        Attempt(1, 0.5, 0.75, "ok", "3 172.30.30.10"),
+        Attempt(2, 1.0, 3.0, "failed", "OperationalError no answer"),
+        Attempt(3, 3.5, 4.0, "ok", ""),
     ]
 
 
