@@ -30,7 +30,7 @@ class Scene:
     """Names of the hosts with a member of etcd."""
     witness: str
     run: int
-    chance: random.Random
+    seed: int
     switch_over: Callable[[str], None]
     """Hands over from the leader of this name, as ``keadb switchover`` does."""
     note: Callable[[str | None, str], None] = field(default=lambda _host, _text: None)
@@ -104,8 +104,8 @@ def _signal(name: str) -> Callable[[Scene, str], None]:
 
 
 def _two_members(scene: Scene) -> list[str]:
-    # Not from the scene's chance itself: asked twice, it must answer the same.
-    return sorted(random.Random(f"{scene.before}{scene.run}").sample(scene.etcd, 2))  # noqa: S311 -- no secret
+    # Asked twice, it must answer the same.
+    return sorted(random.Random(f"{scene.seed}/{scene.run}").sample(scene.etcd, 2))  # noqa: S311 -- no secret
 
 
 def _quorum_lost(scene: Scene, _host: str) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -119,7 +118,7 @@ class _Run:
             etcd=tuple(host.name for host in site.etcd_hosts),
             witness=site.control_host.name,
             run=self.run,
-            chance=random.Random(f"{self.seed}/{self.fault.name}/{self.run}"),  # noqa: S311 -- no secret
+            seed=self.seed,
             switch_over=lambda leader: switch_over(self.drilled, leader),
         )
 

@@ -79,7 +79,7 @@ def places(made: Report) -> Places:
 def wait_until_whole(
     drilled: Drilled, served: Callable[[], bool], seconds: float = WHOLE_S
 ) -> tuple[Report, float | None]:
-    """Wait until the site is healthy in every respect; return its last status, and when (monotonic) it was asked.
+    """Wait until the site is healthy in every respect; return its last status, and when (monotonic) it said so.
 
     None when it was not within the limit. ``served`` is cheap and says whether clients are served: before that hosts
     are not asked.
@@ -90,7 +90,7 @@ def wait_until_whole(
         if served() or asked > end:
             made = drilled.status()
             if made.exit_code == 0 and served():
-                return made, asked
+                return made, time.monotonic()
             if asked > end:
                 return made, None
         time.sleep(0.3)
