@@ -92,12 +92,14 @@ def attempts(
         begin = time.monotonic()
         signal.setitimer(signal.ITIMER_REAL, ATTEMPT)
         try:
-            connection = connection or connect()
-            said, how = attempt(connection, number), "ok"
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            try:
+                connection = connection or connect()
+                said, how = attempt(connection, number), "ok"
+            finally:
+                # Inside of the other: the alarm may still come in between, and is caught then.
+                signal.setitimer(signal.ITIMER_REAL, 0)
             end = time.monotonic()
         except (psycopg.Error, TooSlowError, WrongAnswerError) as error:
-            signal.setitimer(signal.ITIMER_REAL, 0)
             end = time.monotonic()
             how = "wrong" if isinstance(error, WrongAnswerError) else "failed"
             said = f"{type(error).__name__} {' '.join(str(error).split())}"
