@@ -96,6 +96,23 @@ def _one_way(scene: Scene, host: str) -> None:
     scene.lab.cut(host, packets)
 
 
+_WAL_GROWS = """
+for _ in $(seq 100); do
+    runuser -u postgres -- psql -XAtq -d kea -v ON_ERROR_STOP=1 \\
+        -c "SELECT pg_logical_emit_message(true, 'drill', 'more')" -c "SELECT pg_switch_wal()" || break
+done >/dev/null 2>&1
+"""
+
+
+def _disk_full(scene: Scene, host: str) -> None:
+    scene.lab.fill_disk(host)
+    # PostgreSQL keeps WAL files in stock: for a while only tables cannot grow, and it lives. In every second run the
+    # stock is used up, as a busy database would: then it cannot go on at all.
+    if scene.run % 2 == 0:
+        scene.note(host, "WAL has no room either")
+        scene.lab.exec(host, ["timeout", "20", "sh", "-c", _WAL_GROWS])
+
+
 def _signal(name: str) -> Callable[[Scene, str], None]:
     def send(scene: Scene, host: str) -> None:
         run_on(scene, host, "systemctl", "kill", f"--signal={name}", "--kill-whom=main", "patroni")
@@ -273,12 +290,12 @@ _ALL = (
     ),
     Fault(
         name="disk-full",
-        about="the leader's disk is full for 30 s, then freed",
+        about="the leader's disk is full for 40 s, then freed; in even runs the stock of WAL files is used up too",
         target=_leader,
-        make=lambda scene, host: scene.lab.fill_disk(host),
+        make=_disk_full,
         take_back=lambda scene, host: scene.lab.free_disk(host),
         reads_go_on=True,
-        hold_s=30.0,
+        hold_s=40.0,
         until_served=False,
     ),
 )

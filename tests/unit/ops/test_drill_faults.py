@@ -112,6 +112,15 @@ def test_packets_are_lost_in_both_directions_in_turn() -> None:
         assert lab.used == [("cut", "db-02", packets)]
 
 
+def test_the_stock_of_wal_files_is_used_up_in_every_second_run() -> None:
+    """Without that a full disk only keeps tables from growing."""
+    for run, commands in ((1, 0), (2, 1), (3, 0)):
+        lab = FakeLab()
+        FAULTS["disk-full"].make(_scene(lab, run=run), "db-02")
+        assert lab.used[0] == ("fill_disk", "db-02")
+        assert ["pg_switch_wal" in " ".join(used) for used in lab.used[1:]] == [True] * commands
+
+
 def test_a_quorum_is_lost_and_the_same_members_come_back() -> None:
     """Which two is left to chance, another time another two, and never waits for a quorum that isn't there."""
     pairs = set()
