@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -244,7 +245,7 @@ def test_an_up_that_is_still_at_work_is_waited_for(lab: Lab, monkeypatch: pytest
         ended.touch()
 
     monkeypatch.setattr(drill_parameters, "REPOSITORY", tmp_path)
-    monkeypatch.setattr(drill_parameters.time, "sleep", wait)
+    monkeypatch.setattr(time, "sleep", wait)
     assert bring(lab.stack, "pigsty")
     assert waits == [drill_parameters.RETRY_SECONDS]
 
