@@ -1,16 +1,19 @@
 """What each hop costs Kea's own lookup: run against a lab, prints a table.
 
-usage: python -m bench.way_latency LAB [ROUNDS]   (as root, from the repository's folder)
+usage: python -m bench.way_latency LAB [--rounds N] [--hosts N ...]   (as root, from the repository's folder)
 
 One connection by each way, all of them open at once; a round sends one prepared lookup by each of them in turn, so
 that whatever else the machine does hits all alike. The ways: the virtual address and the node's pooler; the virtual
 address and PostgreSQL directly (through a pooler that is stopped for the moment in which that connection is made);
 the leader's PostgreSQL over the network; and the same by loopback on the leader, all of them with TLS. Stops and
-starts the leader's pooler once. Measures nothing about load: for that use pgbench.
+starts the leader's pooler once for each table. With ``--hosts`` the reservations are first made as many as said, one
+table for each number, and those that were added are deleted in the end. Measures nothing about load: for that use
+pgbench.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import ctypes
 import json
@@ -25,8 +28,13 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from bench.reservations import Reservations
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from keadb.site import Site
+    from lab.api import Lab
 
 LOOKUP = """
 SELECT h.host_id, h.dhcp_identifier, h.dhcp_identifier_type, h.dhcp4_subnet_id, h.dhcp6_subnet_id, h.ipv4_address,
@@ -38,7 +46,7 @@ WHERE h.dhcp4_subnet_id = %s AND h.dhcp_identifier_type = %s AND h.dhcp_identifi
 ORDER BY h.host_id, o.option_id
 """
 """The statement that Kea prepares for a reservation by subnet and identifier."""
-KEYS = "SELECT dhcp4_subnet_id, dhcp_identifier_type, dhcp_identifier FROM hosts ORDER BY host_id LIMIT 5000"
+KEYS = "SELECT dhcp4_subnet_id, dhcp_identifier_type, dhcp_identifier FROM hosts ORDER BY random() LIMIT 5000"
 WARM_UP = 200
 DIRECT = "VIP, direct"
 LOCAL = "loopback"
@@ -90,19 +98,33 @@ def _ask_for(word: str) -> None:
     sys.stdin.readline()
 
 
-def main(lab_name: str, rounds: int) -> None:
-    """Collect what is needed, run the measurement inside the lab's network, print the table."""
-    from keadb import clients  # noqa: PLC0415 - the half inside the network needs none of it
-    from keadb.stackfile import read_stack  # noqa: PLC0415
+def main(lab_name: str, rounds: int, counts: list[int]) -> None:
+    """Print a table for each number of hosts; the measurement itself runs inside the lab's network."""
+    from keadb.stackfile import read_stack  # noqa: PLC0415 - the half inside the network needs none of it
     from lab.api import Lab  # noqa: PLC0415
-    from ops.secrets import secret_values  # noqa: PLC0415
-    from ops.stacks import resolve  # noqa: PLC0415
 
     lab = Lab(lab_name)
     site = read_stack(lab.spec.site_file.read_text(), stack=lab_name, source=str(lab.spec.site_file))
     ask = ["patronictl", "-c", "/etc/patroni/config.yml", "list", "-f", "json"]
     members = json.loads(lab.exec(site.database_hosts[0].name, ask).stdout)
-    leader = site.hosts[next(m["Member"] for m in members if m["Role"] == "Leader")]
+    leader = next(m["Member"] for m in members if m["Role"] == "Leader")
+    hosts = Reservations(lab, leader)
+    before = hosts.count()
+    try:
+        for number in counts or [before]:
+            hosts.grow_to(number)
+            print(f"{hosts.count()} reservations, {rounds} rounds, load {os.getloadavg()[0]:.1f}")  # noqa: T201
+            _measured(lab, site, leader, rounds)
+    finally:
+        hosts.shrink()
+
+
+def _measured(lab: Lab, site: Site, leading: str, rounds: int) -> None:
+    from keadb import clients  # noqa: PLC0415 - see main
+    from ops.secrets import secret_values  # noqa: PLC0415
+    from ops.stacks import resolve  # noqa: PLC0415
+
+    leader = site.hosts[leading]
     ca = lab.spec.folder / "ca.crt"
     ca.write_text(lab.exec(leader.name, ["cat", "/etc/keadb/tls/ca.crt"]).stdout)
     network = f"user=kea_read_{site.logins.read} sslrootcert={ca}"
@@ -119,7 +141,7 @@ def main(lab_name: str, rounds: int) -> None:
         },
     }
     environment = dict(
-        os.environ, PGPASSWORD=secret_values(resolve(lab_name))[f"kea_read_{site.logins.read}_password"]
+        os.environ, PGPASSWORD=secret_values(resolve(lab.spec.name))[f"kea_read_{site.logins.read}_password"]
     )
     with subprocess.Popen(  # noqa: S603 - this module, inside the lab's network
         lab.ns_argv([sys.executable, "-m", "bench.way_latency", "--inside", json.dumps(request)]),
@@ -168,4 +190,9 @@ if __name__ == "__main__":
     if sys.argv[1] == "--inside":
         print(json.dumps(measure(json.loads(sys.argv[2]))))  # noqa: T201
     else:
-        main(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 3000)  # noqa: PLR2004 - the second word
+        words = argparse.ArgumentParser(description="What each hop costs Kea's own lookup, on a lab.")
+        words.add_argument("lab")
+        words.add_argument("--rounds", type=int, default=3000)
+        words.add_argument("--hosts", type=int, nargs="+", default=[], metavar="N")
+        given = words.parse_args()
+        main(given.lab, given.rounds, given.hosts)

@@ -8,13 +8,13 @@ own hosts, and never sees what they say: TLS ends behind it.
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network
 from typing import TYPE_CHECKING
 
 import pulumi
 
 from keadb import naming, ports
 from keadb.bundle import APPLIER, Bundle, File, Packages, Probe, Unit
+from keadb.clients import sources
 from keadb.platforms import platform
 from keadb.templating import render
 
@@ -35,14 +35,6 @@ STATE_FILE = f"/run/{RUNTIME}/server-state"
 CA_FILE = "/etc/keadb/tls/ca.crt"
 HARD_STOP = "10m"
 """How long sessions of before a reload may go on: no check ends them any more when the leader changes."""
-
-
-def sources(site: Site) -> list[str]:
-    """Return who may come in: Kea's servers, named clients, and the site's own hosts (status, checks, steps)."""
-    # The virtual address is its holder's own source when it connects to it.
-    own = [IPv4Network(address) for address in (site.network.vip, *(host.address for host in site.hosts.values()))]
-    servers = [IPv4Network(address) for address in site.kea.servers.values()]
-    return [str(network) for network in dict.fromkeys([*servers, *site.network.clients, *own])]
 
 
 def proxy_bundle(site: Site, host: Host) -> Bundle:

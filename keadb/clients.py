@@ -9,6 +9,7 @@ No conninfo needs a name server: each names the host that its certificate must s
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network
 from typing import TYPE_CHECKING
 
 from keadb import ports
@@ -43,3 +44,11 @@ def direct_conninfo(site: Site) -> str:
     hosts = ",".join(site.fqdn(host) for host in site.database_hosts)
     addresses = ",".join(str(host.address) for host in site.database_hosts)
     return f"host={hosts} hostaddr={addresses} port={PORT} {_COMMON} target_session_attrs=read-write"
+
+
+def sources(site: Site) -> list[str]:
+    """Return which networks the proxies let in: Kea's servers, named clients, the site's own hosts (steps)."""
+    # The virtual address is its holder's own source when it connects to it.
+    own = [IPv4Network(address) for address in (site.network.vip, *(host.address for host in site.hosts.values()))]
+    servers = [IPv4Network(address) for address in site.kea.servers.values()]
+    return [str(network) for network in dict.fromkeys([*servers, *site.network.clients, *own])]

@@ -22,6 +22,7 @@ NEEDED: Mapping[str, tuple[str, ...]] = {
     "mmdebstrap": ("mmdebstrap",),
     "mount": ("mount", "umount", "losetup"),
     "nftables": ("nft",),
+    "postgresql-client": ("psql",),
     "systemd-container": ("systemd-nspawn",),
     "util-linux": ("unshare", "nsenter"),
 }

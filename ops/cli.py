@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ops.cluster_commands import COMMANDS
+from ops.connect_command import connect
 from ops.drift_command import drift, named, warn_of_refusals
 from ops.drill_command import drill
 from ops.drill_report_command import drill_report
@@ -53,7 +54,7 @@ def cli() -> None:
     """High-availability PostgreSQL for Kea DHCP: one stack a site."""
 
 
-for _command in (*COMMANDS, drift, drill, drill_report):
+for _command in (*COMMANDS, connect, drift, drill, drill_report):
     cli.add_command(_command)
 
 

@@ -146,7 +146,7 @@ class TestProxy:
     def test_who_may_come_in(self) -> None:
         data = put(put(ha(), "network/clients", ["172.30.40.0/26"]), "kea/servers", {"lab-kea": "172.30.30.2"})
         expected = ["172.30.30.2/32", "172.30.40.0/26", *(f"172.30.30.{n}/32" for n in (13, 10, 11, 12))]
-        assert proxy.sources(site_of(data)) == expected
+        assert clients.sources(site_of(data)) == expected
         config = text(data, "proxy", proxy.CONFIG)
         assert config.count(f"reject unless {{ src {' '.join(expected)} }}") == 2
 
