@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -24,7 +25,7 @@ from ops.drill_site import WHOLE_S, Drilled, lost_rows, macs, places, switch_ove
 from ops.drill_watch import Watch
 from ops.exits import CommandError
 
-READY_S, QUIET_S, AFTER_S = 30.0, 8.0, 3.0
+READY_S, QUIET_S, AFTER_S = 90.0, 8.0, 3.0
 SERVED_S = 5.0
 MOST_HOLD_S = 60.0
 SETTLE_S = 2.0
@@ -174,7 +175,7 @@ class _Run:
         lost: list[int] = []
         try:
             lost = lost_rows(drilled, ids)
-        except (CommandError, LabError) as error:
+        except (CommandError, LabError, subprocess.TimeoutExpired) as error:
             problems.append(f"the rows could not be looked at: {error}")
         served = {
             name: drill_measure.served(attempts, heal=phases.heal, end=phases.end)

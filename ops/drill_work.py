@@ -6,6 +6,7 @@ import contextlib
 import os
 import platform
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -59,7 +60,7 @@ def do(stack: Stack, campaign: Campaign, folder: Path) -> Done:
         try:
             if todo:
                 _go_through(drilled, campaign, records)
-        except LabError as error:
+        except (LabError, subprocess.TimeoutExpired) as error:
             raise CommandError(str(error)) from error
         finally:
             with uninterrupted():
