@@ -141,13 +141,27 @@ class Lab:
         lifecycle.readdress(self.spec, self.spec.host(host), address, say)
         self._wait(host, wait)
 
-    def cut(self, host: str) -> None:
-        """Pull the host's network cable."""
-        control.ask(self.spec, "cut", host=host)
+    def cut(self, host: str, packets: str | None = None) -> None:
+        """Pull the host's network cable; or leave it in and lose ``packets``: ``all``, ``sent`` or ``received``.
+
+        A lost packet is told to nobody: the host's link stays up, as behind a switch that went wrong.
+        """
+        control.ask(self.spec, "cut", host=host, packets=packets)
 
     def heal(self, host: str) -> None:
-        """Plug the host's network cable in again."""
+        """Plug the host's network cable in again, and lose no packets any more."""
         control.ask(self.spec, "heal", host=host)
+
+    def fill_disk(self, host: str) -> None:
+        """Leave no free space on the host's disk until ``free_disk``, whatever is deleted; LabError if it fails."""
+        done = self.exec(host, ["sh", "-c", storage.FILL])
+        if done.returncode != 0:
+            message = f"{host}: its disk could not be filled: {done.stderr.strip()}"
+            raise LabError(message)
+
+    def free_disk(self, host: str) -> None:
+        """Give back what ``fill_disk`` took; nothing to do is fine."""
+        self.exec(host, ["sh", "-c", storage.FREE])
 
     def _wait(self, host: str, seconds: float) -> None:
         state = control.ask(self.spec, "status")[self.spec.host(host).name]

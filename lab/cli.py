@@ -180,18 +180,23 @@ def readdress(it: Lab, host: str, address: str) -> None:
 
 @lab.command()
 @click.argument("host")
+@click.option(
+    "--packets",
+    type=click.Choice(["all", "sent", "received"]),
+    help="Leave the cable in and lose these packets of HOST on the way, silently.",
+)
 @_with_lab
-def cut(it: Lab, host: str) -> None:
+def cut(it: Lab, host: str, packets: str | None) -> None:
     """Pull HOST's network cable; its processes go on."""
-    it.cut(host)
-    _say(f"{host}: cut from the network")
+    it.cut(host, packets)
+    _say(f"{host}: cut from the network" if packets is None else f"{host}: loses {packets} packets")
 
 
 @lab.command()
 @click.argument("host")
 @_with_lab
 def heal(it: Lab, host: str) -> None:
-    """Plug HOST's network cable in again."""
+    """Plug HOST's network cable in again; end every loss of packets."""
     it.heal(host)
     _say(f"{host}: plugged in")
 

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from ipaddress import IPv4Address
 
+LOSSES = {"all": ("sent", "received"), "sent": ("sent",), "received": ("received",)}
+"""Which packets of a host can be lost on the way, while its link stays up: by what they are to the host."""
+_HOOKS = {"sent": ("prerouting", "iifname"), "received": ("postrouting", "oifname")}
+
 
 def exists(spec: LabSpec) -> bool:
     """Say whether the namespace is there."""
@@ -80,6 +84,24 @@ def as_stranger(spec: LabSpec, address: IPv4Address, argv: Sequence[str]) -> lis
         *("unshare", "--net", "--", "sh", "-c", _STRANGER, "sh", spec.netns, BRIDGE, end),
         *(f"{address}/{SUBNET.prefixlen}", *argv),
     ]
+
+
+def set_loss(spec: LabSpec, host: LabHost, packets: str | None) -> None:
+    """Have the bridge drop packets of the host (a key of `LOSSES`), or none (None). Nobody is told of a loss.
+
+    By name of the interface: it holds for a host that is powered off and comes back.
+    """
+    table = f"bridge loss-{host.machine}"
+    commands = [f"add table {table}", f"delete table {table}"]  # also when there was none
+    if packets is not None:
+        commands.append(f"add table {table}")
+        for which in LOSSES[packets]:
+            hook, match = _HOOKS[which]
+            commands += [
+                f"add chain {table} {which} {{ type filter hook {hook} priority 0; policy accept; }}",
+                f'add rule {table} {which} {match} "{host.interface}" drop',
+            ]
+    run("nsenter", f"--net={spec.netns_path}", "nft", "; ".join(commands))
 
 
 def plugged(spec: LabSpec, host: LabHost) -> bool | None:

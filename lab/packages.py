@@ -21,6 +21,7 @@ NEEDED: Mapping[str, tuple[str, ...]] = {
     "iproute2": ("ip",),
     "mmdebstrap": ("mmdebstrap",),
     "mount": ("mount", "umount", "losetup"),
+    "nftables": ("nft",),
     "postgresql-client": ("psql",),
     "systemd-container": ("systemd-nspawn",),
     "util-linux": ("unshare", "nsenter"),

@@ -18,6 +18,18 @@ DATA_FOLDERS = ("var/lib/postgresql", "var/lib/etcd")
 DEFAULT_DISK_MB = 4096
 MINIMUM_DISK_MB = 256
 
+_FULL, _FILLER = "/keadb-lab-full", "keadb-lab-full"
+FILL = f"""
+fallocate --length $(($(df --output=avail --block-size=1 / | tail -n 1) - 4194304)) {_FULL}
+systemd-run --quiet --collect --unit={_FILLER} sh -c '
+while :; do dd if=/dev/zero bs=4k >>{_FULL}-to-the-brim 2>/dev/null; sleep 0.2; done' || exit 1
+for _ in $(seq 50); do [ "$(df --output=avail / | tail -n 1)" -gt 256 ] || exit 0; sleep 0.2; done
+exit 1
+"""
+"""Shell, on the host: takes its whole disk, and keeps taking what is freed, until `FREE`."""
+FREE = f"systemctl stop {_FILLER} 2>/dev/null; rm -f {_FULL} {_FULL}-to-the-brim"
+"""Shell, on the host: gives all of that back; nothing to give back is fine."""
+
 
 def create(path: Path, megabytes: int) -> None:
     """Make the disk unless it is there; one that was cut off half way is not there."""

@@ -44,6 +44,7 @@ class Supervisor:
         self.containers: dict[str, subprocess.Popen[bytes]] = {}
         self.inits: dict[str, process.Identity] = {}
         self.unplugged: set[str] = set()
+        self.losses: dict[str, str] = {}
         self.lock = threading.Lock()
         self.host_locks = {host.name: threading.Lock() for host in spec.hosts}
         me = process.identify(_own_pid())
@@ -145,9 +146,23 @@ class Supervisor:
             cgroup.freeze(self.group(host), frozen=frozen)
             return {"changed": True}
 
-    def cable(self, host: LabHost, *, plugged: bool) -> dict[str, Any]:
-        """Cut the host from the network, or heal it; a host that is off comes back the same way."""
+    def cut(self, host: LabHost, packets: str | None) -> dict[str, Any]:
+        """Pull the host's cable, or with its link up lose ``packets`` (a key of ``network.LOSSES``) on the way."""
+        if packets is None:
+            return self.cable(host, plugged=False)
+        if packets not in network.LOSSES:
+            message = f"packets {packets!r}: allowed are {', '.join(network.LOSSES)}"
+            raise LabError(message)
         with self.host_locks[host.name]:
+            network.set_loss(self.spec, host, packets)
+            self.losses[host.name] = packets
+            return {"packets": packets}
+
+    def cable(self, host: LabHost, *, plugged: bool) -> dict[str, Any]:
+        """Cut the host from the network, or heal it of any cut; one that is off comes back the same way."""
+        with self.host_locks[host.name]:
+            if plugged and self.losses.pop(host.name, None) is not None:
+                network.set_loss(self.spec, host, None)
             self.unplugged.discard(host.name) if plugged else self.unplugged.add(host.name)
             if self.running(host):
                 network.set_cable(self.spec, host, plugged=plugged)
@@ -176,7 +191,7 @@ class Supervisor:
             host.name: {
                 "state": self._state(host),
                 "init": self.inits[host.name].pid if self.running(host) and host.name in self.inits else None,
-                "cable": "cut" if host.name in self.unplugged else "plugged",
+                "cable": self._cable(host),
             }
             for host in self.spec.hosts
         }
@@ -194,7 +209,7 @@ class Supervisor:
             "readdress": lambda: self.readdress(host, str(request["address"])),
             "freeze": lambda: self.freeze(host, frozen=True),
             "thaw": lambda: self.freeze(host, frozen=False),
-            "cut": lambda: self.cable(host, plugged=False),
+            "cut": lambda: self.cut(host, request.get("packets")),
             "heal": lambda: self.cable(host, plugged=True),
             "wait-ssh": lambda: self.wait_ssh(host, float(request["seconds"])),
         }
@@ -228,6 +243,12 @@ class Supervisor:
         if not self.running(host):
             return "off"
         return "frozen" if cgroup.is_frozen(self.group(host)) else "running"
+
+    def _cable(self, host: LabHost) -> str:
+        if host.name in self.unplugged:
+            return "cut"
+        lost = self.losses.get(host.name)
+        return "plugged" if lost is None else f"loses {lost}"
 
     def _restart_after_reboot(self, host: LabHost, child: subprocess.Popen[bytes]) -> None:
         # Someone may have powered the host off, and on again, in between: then it isn't ours to start.

@@ -18,6 +18,8 @@ from ops.audit_command import audit
 from ops.cluster_commands import COMMANDS
 from ops.connect_command import connect
 from ops.drift_command import drift, named, warn_of_refusals
+from ops.drill_command import drill
+from ops.drill_report_command import drill_report
 from ops.exits import CommandError, Exit
 from ops.rotate_command import retire, rotate
 
@@ -53,7 +55,7 @@ def cli() -> None:
     """High-availability PostgreSQL for Kea DHCP: one stack a site."""
 
 
-for _command in (*COMMANDS, audit, connect, drift):
+for _command in (*COMMANDS, audit, connect, drift, drill, drill_report):
     cli.add_command(_command)
 
 

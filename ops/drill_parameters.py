@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,10 @@ NOTE_FILE = "drill-parameters.json"
 """In the lab's folder while a set is in force: what the site file said before."""
 NOTE_FORMAT = 1
 UP_SECONDS = 900.0
-"""Most time that one ``keadb up`` may take."""
+"""Most time that one ``keadb up`` may take, and most time that an earlier one is waited for."""
+LOCKED = "the stack is currently locked"
+"""What the engine says while another ``up`` is at work: one that a killed drill left, which is not killed with it."""
+RETRY_SECONDS = 5.0
 
 NOTE = (
     "Only how soon a fault is found and acted on is theirs. What is checked, synchronous replication, the pooler, "
@@ -119,13 +123,18 @@ def check_names(names: tuple[str, ...]) -> None:
 
 
 def keadb_up(stack: Stack) -> None:
-    """Run ``keadb up`` as a user would; CommandError with the end of what it said when it fails."""
+    """Run ``keadb up`` as a user would, after one that is at work; CommandError with what it said when it fails."""
     argv = [str(REPOSITORY / "bin" / "keadb"), "up", "--stack", stack.name, "--yes"]
-    try:
-        done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=UP_SECONDS)  # noqa: S603
-    except subprocess.TimeoutExpired as error:
-        msg = f"keadb up --stack {stack.name} did not end within {UP_SECONDS:.0f} s"
-        raise CommandError(msg) from error
+    end = time.monotonic() + UP_SECONDS
+    while True:
+        try:
+            done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=UP_SECONDS)  # noqa: S603
+        except subprocess.TimeoutExpired as error:
+            msg = f"keadb up --stack {stack.name} did not end within {UP_SECONDS:.0f} s"
+            raise CommandError(msg) from error
+        if LOCKED not in done.stderr or time.monotonic() > end:
+            break
+        time.sleep(RETRY_SECONDS)
     if done.returncode != 0:
         said = "\n".join((done.stderr.strip() or done.stdout.strip()).splitlines()[-10:])
         msg = f"keadb up --stack {stack.name} failed:\n{said}"

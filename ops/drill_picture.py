@@ -24,6 +24,8 @@ NOTES = 12
 """Most notes that are written out."""
 LABEL_ROOM = 190.0
 """Most room for the names of the rows."""
+ROUNDING = 0.002
+"""Seconds by which the length of a gap and the difference of its edges, both to the millisecond, may differ."""
 VERDICT_KINDS = {Verdict.RIGHT: "right", Verdict.ABOVE_TARGET: "above", Verdict.WRONG: "wrong"}
 ROLES = ("leader", "replica", "gone")
 
@@ -250,6 +252,8 @@ class _Timeline:
         taken: list[tuple[float, float]] = []
         for start, end in sorted(served.gaps, key=lambda gap: (gap[0] - gap[1], gap[0])):
             length = end - start
+            if abs(length - served.longest_s) <= ROUNDING:
+                length = served.longest_s  # so that it reads as everywhere else
             left, width = self.x(start), self.x(end) - self.x(start)
             title = f"{name}: nothing acknowledged for {length:.2f} s, {start:.1f} to {end:.1f} s"
             self.canvas.rect(left, self.y, width, BAR, "gap", title=title, radius=1)

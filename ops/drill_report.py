@@ -8,8 +8,6 @@ the same bytes.
 from __future__ import annotations
 
 import functools
-import os
-import platform
 import re
 import shlex
 import statistics
@@ -26,7 +24,7 @@ from ops.drill_record import CAMPAIGN_FILE, RUNS_FILE, Campaign, Record, Verdict
 
 REPORT_FILE = "report.html"
 MACHINE_FILE = "machine.txt"
-"""One line in the campaign's folder: on what it ran. Written when it begins: the report may be made elsewhere."""
+"""One line in the campaign's folder: on what it ran. The drill writes it: the report may be made elsewhere."""
 TEMPLATE = "drill_report.html.j2"
 ORDER = (Verdict.WRONG, Verdict.ABOVE_TARGET, Verdict.RIGHT)
 
@@ -111,29 +109,6 @@ def read(folder: Path) -> list[Record]:
     """Return the records of a campaign's folder; RecordError for one that cannot be read, OSError without a file."""
     path = folder / RUNS_FILE
     return records_of(path.read_text(encoding="utf-8"), source=str(path))
-
-
-def note_machine(folder: Path) -> None:
-    """Write down on what the campaign runs, if that is not there yet: a line without the machine's name."""
-    path = folder / MACHINE_FILE
-    if not path.exists():
-        _replace(path, _machine() + "\n")
-
-
-def _machine() -> str:
-    model = re.search(r"^model name\s*:\s*(.+)$", _text_of("/proc/cpuinfo"), re.MULTILINE)
-    memory = re.search(r"^MemTotal:\s*(\d+) kB$", _text_of("/proc/meminfo"), re.MULTILINE)
-    cores = len(os.sched_getaffinity(0))
-    parts = [f"{cores} core{'' if cores == 1 else 's'}{f' ({model[1].strip()})' if model else ''}"]
-    parts += [f"{int(memory[1]) / 1024**2:.1f} GiB of memory"] if memory else []
-    return ", ".join([*parts, f"Linux {platform.release()}"])
-
-
-def _text_of(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except OSError:
-        return ""
 
 
 def anchor(record: Record) -> str:

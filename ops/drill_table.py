@@ -56,11 +56,6 @@ class Row:
             return Verdict.WRONG
         return Verdict.ABOVE_TARGET if self.above_target else Verdict.RIGHT
 
-    @property
-    def above(self) -> bool:
-        """Whether the longest write gap is above the target."""
-        return self.target is not None and max(self.write_fault + self.write_heal, default=0.0) > self.target
-
 
 def rows(records: Iterable[Record], *, faults: Sequence[str] = ()) -> list[Row]:
     """Return one row for each fault and parameter set.
@@ -144,6 +139,12 @@ def _bad(count: Callable[[Row], int]) -> Callable[[Row], str]:
     return lambda row: STYLES[Verdict.WRONG] if count(row) else ""
 
 
+def _above(row: Row, gaps: Sequence[float]) -> str:
+    """Return the style of write gaps: of those above the target, or none."""
+    above = row.target is not None and max(gaps, default=0.0) > row.target
+    return STYLES[Verdict.ABOVE_TARGET] if above else ""
+
+
 COLUMNS = (
     Column("fault", lambda r: r.fault, numbers=False),
     Column("parameters", lambda r: r.parameters, numbers=False),
@@ -159,9 +160,9 @@ COLUMNS = (
     Column(
         "write gap at fault",
         lambda r: worst_and_median(r.write_fault),
-        lambda r: STYLES[Verdict.ABOVE_TARGET] if r.target is not None and max(r.write_fault) > r.target else "",
+        lambda r: _above(r, r.write_fault),
     ),
-    Column("at heal", lambda r: worst_and_median(r.write_heal)),
+    Column("at heal", lambda r: worst_and_median(r.write_heal), lambda r: _above(r, r.write_heal)),
     Column("target", lambda r: seconds(r.target)),
     Column("worst read gap", lambda r: seconds(max(r.read))),
     Column("old leader stopped", lambda r: seconds(max(r.stopped_accepting, default=None))),

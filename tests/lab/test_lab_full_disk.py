@@ -11,12 +11,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.lab
 
-FILL = """
-fallocate --length $(($(df --output=avail --block-size=1 / | tail -n 1) - 4194304)) /full
-dd if=/dev/zero of=/full-to-the-brim bs=4k status=none
-test "$(df --output=avail / | tail -n 1)" = 0
-"""
-
 
 def test_a_full_disk_is_told_and_freed_up_goes_on(settled: Site) -> None:
     """The witness has no room for a changed file: nothing but that fails, and it is done when there is room."""
@@ -29,11 +23,10 @@ def test_a_full_disk_is_told_and_freed_up_goes_on(settled: Site) -> None:
     before = settled.lab.exec(host, content).stdout
     with settled.edited(bigger):
         try:
-            done = settled.lab.exec(host, ["sh", "-c", FILL])
-            assert "No space left on device" in done.stderr
+            settled.lab.fill_disk(host)
             failed = settled.keadb("up", "--stack", settled.name, "--yes", check=False)
         finally:
-            settled.lab.exec(host, ["rm", "-f", "/full", "/full-to-the-brim"])
+            settled.lab.free_disk(host)
         assert failed.returncode == 1
         errors = [line for line in failed.stderr.splitlines() if line.startswith("error: ")]
         assert len(errors) == 1

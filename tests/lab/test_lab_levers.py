@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,35 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.lab
 
 state, shared = lab_hosts.state, lab_hosts.shared
+
+
+HEAR = """
+import socket
+link = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+link.bind(("", 7777))
+link.settimeout(3)
+try:
+    print(link.recv(8).decode())
+except TimeoutError:
+    print("nothing")
+"""
+CALL = """
+import socket, time
+link = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+link.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+for _ in range(20):
+    link.sendto(b"hello", ("172.30.30.255", 7777))
+    time.sleep(0.1)
+"""
+"""To everybody: a packet for one host would first need the answer to a question."""
+
+
+def heard(lab: Lab, caller: str, listener: str) -> bool:
+    """Say whether what one host calls is heard on the other."""
+    with ThreadPoolExecutor() as pool:
+        listening = pool.submit(lab.exec, listener, ["python3", "-c", HEAR])
+        lab.exec(caller, ["python3", "-c", CALL])
+        return listening.result().stdout.strip() == "hello"
 
 
 class TestLevers:
@@ -73,6 +103,50 @@ class TestLevers:
         shared.heal("db-02")
         wait_for("the host's address to be back", lambda: answers(shared, "db-02"))
         assert (shared.status() or {})["t1-kea-db-02"]["init"] == init
+
+    @pytest.mark.parametrize(
+        ("packets", "hears", "is_heard"),
+        [("all", False, False), ("sent", True, False), ("received", False, True)],
+    )
+    def test_packets_are_lost_in_silence(self, shared: Lab, packets: str, *, hears: bool, is_heard: bool) -> None:
+        """The host's link stays up, and just those are lost that were asked for, also after a start; heal ends it."""
+        shared.cut("db-02", packets)
+        try:
+            assert (shared.status() or {})["t1-kea-db-02"]["cable"] == f"loses {packets}"
+            assert command("status", "--name", "t1").returncode == 1
+            assert shared.exec("db-02", ["cat", "/sys/class/net/host0/carrier"]).stdout.strip() == "1"
+            assert not answers(shared, "db-02")
+            assert heard(shared, "db-01", "db-02") is hears
+            assert heard(shared, "db-02", "db-01") is is_heard
+            assert heard(shared, "witness", "db-01")
+            shared.power_off("db-02")
+            shared.power_on("db-02")
+            assert not answers(shared, "db-02")
+        finally:
+            shared.heal("db-02")
+        shared.power_on("db-02")
+        wait_for("the host to answer", lambda: answers(shared, "db-02"))
+        assert (shared.status() or {})["t1-kea-db-02"]["cable"] == "plugged"
+        with pytest.raises(LabError, match="packets 'some': allowed are all, sent, received"):
+            shared.cut("db-02", "some")
+
+    def test_a_disk_is_kept_full_until_it_is_freed(self, shared: Lab) -> None:
+        """Also when somebody deletes a file meanwhile."""
+        write = ["sh", "-c", "dd if=/dev/zero of=/var/lib/postgresql/more bs=64k count=16 status=none"]
+        shared.exec("db-01", ["sh", "-c", "dd if=/dev/zero of=/deleted bs=1M count=8 status=none"])
+        shared.fill_disk("db-01")
+        try:
+            assert "No space left on device" in shared.exec("db-01", write).stderr
+            shared.exec("db-01", ["rm", "/deleted"])
+            time.sleep(1)
+            assert "No space left on device" in shared.exec("db-01", write).stderr
+            assert shared.exec("db-02", write).returncode == 0
+        finally:
+            shared.free_disk("db-01")
+        assert shared.exec("db-01", write).returncode == 0
+        assert not shared.exec("db-01", ["sh", "-c", "ls / | grep lab"]).stdout
+        for host in ("db-01", "db-02"):
+            shared.exec(host, ["rm", "-f", "/var/lib/postgresql/more"])
 
     def test_a_cut_host_comes_back_cut(self, shared: Lab) -> None:
         """Its cable is not its power."""

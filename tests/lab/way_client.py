@@ -2,61 +2,42 @@
 
 usage: way_client.py write|read CONNINFO ACKS STOP
 
-As writer.py, but for clients of the poolers: an attempt is cut after 2 s by the client itself, since a pooler takes
-no ``options``. Every failed attempt is a line in the file ERRORS beside ACKS. Ends when the file STOP exists. The
-password comes from the environment (PGPASSWORD).
+Attempts are those of the drill's clients (``ops.drill_client``). Every failed attempt is a line in the file ERRORS
+beside ACKS. Ends when the file STOP exists. The password comes from the environment (PGPASSWORD).
 """
 
 from __future__ import annotations
 
-import contextlib
-import signal
 import sys
-import time
 from pathlib import Path
-from typing import Any
 
 import psycopg
 
-PAUSE = 0.02
-ATTEMPT = 2.0
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from ops.drill_client import attempts
+
 STATEMENTS = {
     "write": "INSERT INTO drill.written (id) VALUES (%s)",
     "read": "SELECT %s::bigint, host_id FROM hosts ORDER BY host_id LIMIT 1",
 }
 
 
-class TooSlowError(Exception):
-    """An attempt took longer than it may."""
-
-
-def _alarm(_signal: int, _frame: Any) -> None:
-    raise TooSlowError
-
-
 def main(statement: str, conninfo: str, acks: Path, stop: Path) -> None:
     """Go on until told to stop."""
-    signal.signal(signal.SIGALRM, _alarm)
-    connection: psycopg.Connection | None = None
-    number = 0
+
+    def once(connection: psycopg.Connection, number: int) -> str:
+        connection.execute(statement, (number,))
+        return ""
+
+    def connect() -> psycopg.Connection:
+        return psycopg.connect(conninfo, autocommit=True, prepare_threshold=1)
+
     with acks.open("a", buffering=1) as out, acks.with_name("ERRORS").open("a", buffering=1) as errors:
-        while not stop.exists():
-            number += 1
-            signal.setitimer(signal.ITIMER_REAL, ATTEMPT)
-            try:
-                connection = connection or psycopg.connect(conninfo, autocommit=True, prepare_threshold=1)
-                connection.execute(statement, (number,))
-                signal.setitimer(signal.ITIMER_REAL, 0)
-            except (psycopg.Error, TooSlowError) as error:
-                signal.setitimer(signal.ITIMER_REAL, 0)
-                errors.write(f"{time.monotonic():.3f} {type(error).__name__} {' '.join(str(error).split())}\n")
-                with contextlib.suppress(psycopg.Error):
-                    if connection is not None:
-                        connection.close()
-                connection = None
+        for number, _begin, end, how, said in attempts(once, connect, lambda: not stop.exists()):
+            if how == "ok":
+                out.write(f"{number} {end:.3f}\n")
             else:
-                out.write(f"{number} {time.monotonic():.3f}\n")
-            time.sleep(PAUSE)
+                errors.write(f"{end:.3f} {said}\n")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -226,6 +227,28 @@ def test_a_note_that_cannot_be_read_is_said_and_kept(lab: Lab) -> None:
         with pytest.raises(CommandError, match=why):
             put_back(lab.stack, up=lab.up)
         assert note.read_text() == text
+
+
+def test_an_up_that_is_still_at_work_is_waited_for(lab: Lab, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Left by a drill that was killed: what it began ends first, and then comes what is wanted now."""
+    command, ended = tmp_path / "bin" / "keadb", tmp_path / "ended"
+    command.parent.mkdir()
+    command.write_text(
+        f"#!/bin/sh\nif ! test -e {ended}; then\n"
+        "echo 'error: the stack is currently locked by 1 lock(s). Either wait' >&2; exit 1; fi\n"
+    )
+    command.chmod(0o755)
+    waits: list[float] = []
+
+    def wait(seconds: float) -> None:
+        if seconds >= 1:  # the standard library's own waits for a process are shorter
+            waits.append(seconds)
+            ended.touch()
+
+    monkeypatch.setattr(drill_parameters, "REPOSITORY", tmp_path)
+    monkeypatch.setattr(time, "sleep", wait)
+    assert bring(lab.stack, "pigsty")
+    assert waits == [drill_parameters.RETRY_SECONDS]
 
 
 def test_what_up_says_is_told_when_it_fails(lab: Lab, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -79,6 +79,15 @@ def test_a_gap_is_red_from_its_beginning_to_its_end_and_says_how_long_it_is() ->
     assert near(picture.shapes("served", "writes"), (0, 25))
 
 
+def test_the_longest_gap_reads_as_in_the_table() -> None:
+    """Its edges are rounded to milliseconds, and so is its length, which may be the next one."""
+    read = dataclasses.replace(served((10.893, 13.543), end=25.0), longest_s=2.651, longest_at_fault_s=2.651)
+    words = Picture(switchover(read=read)).words()
+    assert "2.7 s" in words
+    assert any("read gap 2.7 s" in word for word in words)
+    assert "2.6 s" not in words
+
+
 def test_fault_heal_and_whole_stand_where_they_were() -> None:
     picture = Picture(power_off())
     for kind, at, says in (("fault", 10.0, "fault 10.0 s"), ("heal", 40.0, "heal 40.0 s"), ("whole", 55.2, "55.2 s")):

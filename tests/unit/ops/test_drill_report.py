@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import platform
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -151,17 +150,6 @@ def test_how_to_do_it_again() -> None:
     assert drill_report.repeat_command([], compared) == f"{begin} 3 --parameters keadb --parameters pigsty {faults}"
     alone = drill_report.repeat_command([power_off(run=4, fault="it's $(bad)")], None)
     assert alone == f"{begin} 4 --fault 'it'\"'\"'s $(bad)'"
-
-
-def test_the_machine_is_noted_once_and_without_its_name(tmp_path: Path) -> None:
-    drill_report.note_machine(tmp_path)
-    said = (tmp_path / drill_report.MACHINE_FILE).read_text()
-    assert re.match(r"\d+ cores?\b", said)
-    assert f"Linux {platform.release()}" in said
-    assert platform.node() not in said
-    (tmp_path / drill_report.MACHINE_FILE).write_text("another one\n")
-    drill_report.note_machine(tmp_path)
-    assert (tmp_path / drill_report.MACHINE_FILE).read_text() == "another one\n"
 
 
 def test_it_is_written_into_the_campaigns_folder(tmp_path: Path) -> None:

@@ -111,10 +111,18 @@ def test_no_run_yet_is_said() -> None:
     assert shown([], terminal=False).strip() == "no run is finished yet"
 
 
-def test_above_is_judged_by_the_longest_gap_of_either_moment() -> None:
+def test_a_gap_above_the_target_stands_out_at_either_moment() -> None:
     late = power_off(write=served((10.0, 12.0), (41.0, 70.0), heal=40.0))
-    (row,) = drill_table.rows([late])
-    assert row.above
-    assert not drill_table.rows([power_off()])[0].above
-    assert not drill_table.rows([power_off(target_s=None)])[0].above
-    assert drill_table.rows([power_off(), wrong(fault="leader-power-off")])[0].verdict is Verdict.WRONG
+    said = shown([late], terminal=True)
+    assert re.search(r"\x1b\[33m *29\.0\x1b", said)
+    assert not re.search(r"\x1b\[33m *2\.0\x1b", said)
+    assert "29.0" in shown([dataclasses.replace(late, target_s=None)], terminal=True)
+    assert "\x1b[33m" not in shown(
+        [dataclasses.replace(late, target_s=None), power_off(target_s=None)], terminal=True
+    )
+
+
+def test_a_row_is_as_bad_as_its_worst_run() -> None:
+    (row,) = drill_table.rows([power_off(), wrong(fault="leader-power-off")])
+    assert row.verdict is Verdict.WRONG
+    assert drill_table.rows([power_off()])[0].verdict is Verdict.RIGHT
