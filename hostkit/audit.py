@@ -35,8 +35,9 @@ PARTS = {
     "pooler": "audit_services",
     "proxy": "audit_services",
     "address": "audit_services",
+    "firewall": "audit_network",
 }
-"""Every part, and the module whose function of this name gives it. One of a firewall belongs here too."""
+"""Every part, and the module whose function of this name gives it."""
 
 
 def main(ctx: Context, argv: list[str]) -> int:

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.text import Text
 
 from keadb.site import Host, Site
-from ops import audit_access, audit_around, audit_machine, audit_settings, sites
+from ops import audit_access, audit_around, audit_machine, audit_network, audit_settings, sites
 from ops.audit_model import Check, Facts, Group, Item, Unknown
 from ops.drift import Reply, ask
 from ops.exits import Exit
@@ -40,9 +40,10 @@ GROUPS: tuple[Group, ...] = (
     audit_machine.FILES,
     audit_machine.ACCOUNTS,
     audit_machine.SERVICES,
+    audit_network.FIREWALL,
     audit_machine.UPKEEP,
 )
-"""Everything that is looked at, in this order. A firewall's group is added here, its facts in hostkit.audit.PARTS."""
+"""Everything that is looked at, in this order."""
 
 
 @dataclass(frozen=True, kw_only=True)

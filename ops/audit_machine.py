@@ -33,7 +33,13 @@ USERS = {
 }
 CAPABILITIES = {"keepalived.service": 0x3840, "keadb-firewall.service": 0x1000}
 """NET_ADMIN, NET_BROADCAST, NET_RAW and SETGID; NET_ADMIN; everything else has none."""
-_KEY_OWNERS = {"/etc/etcd/": "etcd", "/etc/patroni/": "postgres", "/etc/pgbouncer/": "pgbouncer"}
+_KEY_OWNERS = {
+    "/etc/etcd/": "etcd",
+    "/etc/patroni/": "postgres",
+    "/etc/pgbouncer/": "pgbouncer",
+    "/etc/haproxy/": "haproxy",
+    "/etc/keepalived/": "keepalived_script",
+}
 _WITH_SECRETS = {"/etc/patroni/config.yml": ("root", "postgres", 0o640)}
 _MASK = 0o077
 _LOCKED = "locked"

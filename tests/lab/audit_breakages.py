@@ -259,4 +259,17 @@ ETCD = Round(
     mends="mv /root/keadb.yml /etc/etcd/keadb.yml; systemctl restart keadb-etcd; sleep 2\n",
 )
 
-ROUNDS = (SETTINGS, NO_TLS, INSIDE, RULES, WITNESS, CONFINEMENT, AROUND, STOPPED, ETCD)
+FIREWALL = Round(
+    name="firewall",
+    host="witness",
+    breaks={
+        "firewall-as-declared": "nft add rule inet keadb input tcp dport 9 accept\n",
+        "firewall-default": (
+            "nft 'add chain inet keadb forward { type filter hook forward priority filter; policy accept; }'\n"
+        ),
+        "firewall-at-boot": "systemctl disable --quiet keadb-firewall\n",
+    },
+    mends="systemctl enable --quiet keadb-firewall; systemctl reload keadb-firewall\n",
+)
+
+ROUNDS = (SETTINGS, NO_TLS, INSIDE, RULES, WITNESS, CONFINEMENT, AROUND, STOPPED, ETCD, FIREWALL)

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from hostkit import audit, audit_database, audit_host, audit_services, audit_units
+from hostkit import audit, audit_database, audit_host, audit_network, audit_services, audit_units
 from hostkit.context import Context
 from hostkit.errors import BadInput
 from hostkit.system import Completed
-from tests.unit.hostkit.fakes import FakeSystem
+from tests.unit.hostkit.fakes import FakeSystem, FakeUnit
 
 SHADOW = "root:*:1::::::\nkeadb:$y$j9T$of-a-test:1::::::\nopen::1::::::\netcd:!*:1::::::\n"
 
@@ -41,7 +41,8 @@ def says(ctx: Context, program: str, text: str) -> None:
 def test_every_part_has_its_function() -> None:
     """They are found by name when they are asked for."""
     modules = {
-        m.__name__.removeprefix("hostkit."): m for m in (audit_host, audit_units, audit_database, audit_services)
+        m.__name__.removeprefix("hostkit."): m
+        for m in (audit_host, audit_network, audit_units, audit_database, audit_services)
     }
     assert all(callable(getattr(modules[module], part)) for part, module in audit.PARTS.items())
 
@@ -220,3 +221,31 @@ def test_the_addresses_peers_are_found(host: Context, monkeypatch: pytest.Monkey
         "checks_source": False,
         "peers": {"10.0.0.1": True, "10.0.0.2": False},
     }
+
+
+def test_of_the_firewall_policies_and_differences_are_told(host: Context) -> None:
+    listing = (
+        "table inet keadb {{\n"
+        "\tchain input {{\n\t\ttype filter hook input priority filter; policy drop;\n\t}}\n"
+        "\tchain forward {{\n\t\ttype filter hook forward priority filter; policy {};\n\t}}\n}}\n"
+    )
+    for path in ("/etc/keadb/firewall.nft", "/var/lib/keadb/firewall.nft"):
+        put(host, path, "rules\n")
+    says(host, "unshare", listing.format("drop"))
+    says(host, "nft", listing.format("accept"))
+    assert isinstance(host.system, FakeSystem)
+    host.system.units["keadb-firewall.service"] = FakeUnit(file="enabled")
+    found = audit_network.firewall(host, "root")
+    assert found == {
+        "policies": {"input": "drop", "forward": "accept"},
+        "differs": ["table inet keadb: changed"],
+        "unconfirmed": False,
+        "at_boot": "enabled",
+    }
+    put(host, "/var/lib/keadb/firewall.nft", "older rules\n")
+    says(host, "nft", listing.format("drop"))
+    found = audit_network.firewall(host, "root")
+    assert found["differs"] == [
+        "/var/lib/keadb/firewall.nft: other rules than those declared: the host starts with them"
+    ]
+    assert found["unconfirmed"] is True

@@ -106,6 +106,12 @@ def facts(site: Site, host: Host) -> dict[str, Any]:
             "journal_persistent": True,
         },
         "clock": {"synchronised": True},
+        "firewall": {
+            "policies": dict.fromkeys(("input", "forward", "output"), "drop"),
+            "differs": [],
+            "unconfirmed": False,
+            "at_boot": "enabled",
+        },
         "units": _units(host),
         "sockets": [
             {"protocol": "tcp", "program": program, "address": address, "port": port}
