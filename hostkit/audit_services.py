@@ -57,13 +57,19 @@ def patroni(ctx: Context, user: str) -> dict[str, Any] | None:  # noqa: ARG001 -
 
 def _change(member: Member, port: int, tls: ssl.SSLContext) -> str:
     connection = http.client.HTTPSConnection(member.address, port, timeout=SECONDS, context=tls)
+    handshake = False
     try:
+        connection.connect()
+        handshake = True
         connection.request("POST", "/reload")
         answer = connection.getresponse()
         answer.read(4096)
     except ssl.SSLError:
         return "refused"
     except (OSError, http.client.HTTPException) as e:
+        # In TLS 1.3 the server looks at the client's certificate after the client is done: it may just hang up.
+        if handshake and isinstance(e, ConnectionError):
+            return "refused"
         msg = f"Patroni's REST API does not answer: {e}"
         raise HostError(msg) from None
     finally:

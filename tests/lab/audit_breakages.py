@@ -204,7 +204,7 @@ AROUND = Round(
         "address-peers": "sed -i '/check_unicast_src/d' /etc/keepalived/keepalived.conf\n",
         # Patroni without certificate and password for a change.
         "patroni-rest": (
-            "sed -i 's/verify_client: optional/verify_client: none/; /^  authentication:/,/^    password/d' "
+            "sed -i 's/verify_client: required/verify_client: none/; /^  authentication:/,/^    password/d' "
             "/etc/patroni/config.yml; systemctl reload patroni; sleep 5\n"
         ),
     },

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import http.client
 import io
 import json
 import os
+import ssl
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from hostkit import audit, audit_database, audit_host, audit_network, audit_services, audit_units
 from hostkit.context import Context
-from hostkit.errors import BadInput
+from hostkit.errors import BadInput, HostError
+from hostkit.etcd_plan import Member
 from hostkit.system import Completed
 from tests.unit.hostkit.fakes import FakeSystem, FakeUnit
 
@@ -249,3 +253,39 @@ def test_of_the_firewall_policies_and_differences_are_told(host: Context) -> Non
         "/var/lib/keadb/firewall.nft: other rules than those declared: the host starts with them"
     ]
     assert found["unconfirmed"] is True
+
+
+@pytest.mark.parametrize(
+    ("at", "error", "said"),
+    [
+        ("connect", ssl.SSLError("certificate required"), "refused"),
+        ("request", ssl.SSLError("certificate required"), "refused"),
+        ("request", ConnectionResetError("reset by peer"), "refused"),
+        ("getresponse", http.client.RemoteDisconnected("no response"), "refused"),
+        ("connect", ConnectionRefusedError("refused"), None),
+        ("getresponse", TimeoutError("timed out"), None),
+    ],
+)
+def test_who_is_hung_up_on_after_the_handshake_is_refused(
+    monkeypatch: pytest.MonkeyPatch, at: str, error: Exception, said: str | None
+) -> None:
+    """With TLS 1.3 it is chance whether a client without a certificate is told so or only cut off."""
+
+    class Connection:
+        def __init__(self, *_arguments: object, **_settings: object) -> None:
+            pass
+
+        def __getattr__(self, name: str) -> Callable[..., None]:
+            def call(*_arguments: object) -> None:
+                if name == at:
+                    raise error
+
+            return call
+
+    monkeypatch.setattr(http.client, "HTTPSConnection", Connection)
+    me = Member("db-01", "192.0.2.1")
+    if said is None:
+        with pytest.raises(HostError, match="does not answer"):
+            audit_services._change(me, 8008, ssl.create_default_context())
+    else:
+        assert audit_services._change(me, 8008, ssl.create_default_context()) == said
