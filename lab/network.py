@@ -62,9 +62,9 @@ def set_cable(spec: LabSpec, host: LabHost, *, plugged: bool) -> None:
 
 _STRANGER = """\
 set -e
-netns=$1 bridge=$2 end=$3 address=$4
-shift 4
-ip link add host0 type veth peer name "$end" netns "$netns"
+netns=$1 bridge=$2 end=$3 mac=$4 address=$5
+shift 5
+ip link add host0 address "$mac" type veth peer name "$end" netns "$netns"
 ip -n "$netns" link set "$end" master "$bridge" up
 ip link set lo up
 ip address add "$address" dev host0
@@ -80,8 +80,10 @@ def as_stranger(spec: LabSpec, address: IPv4Address, argv: Sequence[str]) -> lis
     Two at once cannot have the same address: the second one fails with ``File exists``.
     """
     end = f"as-{int(address) - int(SUBNET.network_address)}"
+    # The same each time: hosts remember for seconds where an address was.
+    mac = f"02:4b:{address.packed.hex(':')}"
     return [
-        *("unshare", "--net", "--", "sh", "-c", _STRANGER, "sh", spec.netns, BRIDGE, end),
+        *("unshare", "--net", "--", "sh", "-c", _STRANGER, "sh", spec.netns, BRIDGE, end, mac),
         *(f"{address}/{SUBNET.prefixlen}", *argv),
     ]
 
