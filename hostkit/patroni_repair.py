@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from hostkit import patroni_plan, units
+from hostkit import patroni_plan
 from hostkit.errors import HostError
 from hostkit.patroni_client import Rest
 from hostkit.patroni_probe import look
@@ -27,6 +27,8 @@ CERTAIN_SECONDS = 10.0
 """How long a reason must hold before data is thrown away: a few of Patroni's loops, each of which could mend it."""
 ANSWER_SECONDS = 30.0
 _GOOD = range(200, 300)
+_LATELY_SECONDS = 30
+"""PostgreSQL tries again, and says it again, every five."""
 
 # What PostgreSQL's receiver says (messages are not translated: the cluster's locale is C.UTF-8).
 _REASON = re.compile(
@@ -44,8 +46,17 @@ def reason(ctx: Context, plan: Form, node: Mapping[str, Any]) -> str:
     idle = node.get("state") == "running" and node.get("replication_state") != "streaming"
     if not idle or node.get("role") == "primary":
         return ""
-    found = _REASON.findall(units.journal(ctx, plan.unit))
+    found = _REASON.findall(_said_lately(ctx, plan.unit))
     return found[-1] if found else ""
+
+
+def _said_lately(ctx: Context, unit: str) -> str:
+    # By time, not by lines: each of the proxies' questions about a standby that does not stream writes three.
+    argv = ["journalctl", f"--unit={unit}", f"--since=-{_LATELY_SECONDS}s", "--no-pager", "--output=cat", "--quiet"]
+    try:
+        return ctx.system.run(argv, timeout=_LATELY_SECONDS, check=False).stdout
+    except HostError:
+        return ""
 
 
 def unfit(ctx: Context) -> str:

@@ -38,6 +38,13 @@ def form(world: World) -> None:
     patroni_form.main(world.ctx(DB2), [])
 
 
+def test_the_reason_is_found_among_hundreds_of_other_lines(unfit: World) -> None:
+    """The proxies ask about such a standby all the time, and PostgreSQL writes lines about that."""
+    unfit.systems[DB2].journal += "LOG:  received replication command: IDENTIFY_SYSTEM\n" * 900
+    form(unfit)
+    assert unfit.patroni.acts == [REINIT]
+
+
 @pytest.mark.parametrize("why", [FORKED, REMOVED])
 def test_a_standby_whose_history_the_leader_has_is_copied_anew(
     unfit: World, why: str, capsys: pytest.CaptureFixture[str]
