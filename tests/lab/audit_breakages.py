@@ -177,7 +177,8 @@ CONFINEMENT = Round(
     breaks={
         "sandbox": f"printf 'ProtectSystem=no\\nProtectKernelModules=no\\nPrivateDevices=no\\n' >>{_DROP_IN}\n",
         "service-users": f"printf 'User=root\\nGroup=root\\n' >>{_DROP_IN}\n",
-        "processes-confined": f"printf 'NoNewPrivileges=no\\nCapabilityBoundingSet=CAP_SYS_ADMIN CAP_DAC_OVERRIDE\\n' >>{_DROP_IN}\n",
+        "processes-confined": "printf 'NoNewPrivileges=no\\nCapabilityBoundingSet=CAP_SYS_ADMIN CAP_DAC_OVERRIDE\\n'"
+        f" >>{_DROP_IN}\n",
         "core-dumps": f"echo LimitCORE=infinity >>{_DROP_IN}\n",
         "umask": f"echo UMask=0022 >>{_DROP_IN}\n",
         "no-password-in-environment": f"echo Environment=PGPASSWORD=of-a-test >>{_DROP_IN}\n",
