@@ -134,6 +134,7 @@ class Record:
     """From heal (or fault) until whole; None: never whole again."""
     vip_moves: int
     manual_steps: int
+    """1 when the site was not whole within 180 s of the heal: nobody but a person would end that."""
     target_s: float | None
     """Seconds that the write gap shall not exceed; None: no target."""
     verdict: Verdict

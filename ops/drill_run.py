@@ -220,7 +220,7 @@ class _Run:
             stopped_accepting_s=drill_measure.stopped_accepting(acks, before.leader, phases.fault),
             rejoin_s=None if phases.whole is None else phases.whole - since,
             vip_moves=drill_measure.moves([host for _at, host in moved], before.vip),
-            manual_steps=0,
+            manual_steps=int(phases.whole is None),
             target_s=fault.target_s,
             verdict=verdict,
             reasons=reasons,
