@@ -59,6 +59,8 @@ LAZY = (
     "firewall",
 )
 """Verbs ``some-name`` in a module ``hostkit.some_name`` with ``main(ctx, argv) -> int``, loaded when called."""
+BY_TIMER = ("etcd-lead",)
+"""Verbs that run by themselves and make no files: they keep the umask of their unit, as every service does."""
 _OPTIONS = "[--root DIR] [--lock-wait SECONDS]"
 
 
@@ -82,11 +84,12 @@ def verb(name: str) -> Verb:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code; never a traceback, never a secret in an error."""
-    os.umask(0o022)  # whatever the caller's: what steps make must not depend on it
     ctx = Context(Path("/"), RealSystem())
     name = ""
     try:
         ctx, name, rest = _command_line(ctx, list(sys.argv[1:] if argv is None else argv))
+        if name not in BY_TIMER:
+            os.umask(0o022)  # whatever the caller's: what steps make must not depend on it
         if ctx.in_place and name != "version" and os.geteuid() != 0:
             msg = "it must run as root"
             raise HostError(msg)  # noqa: TRY301 - one place words all errors

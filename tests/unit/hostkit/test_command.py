@@ -308,3 +308,14 @@ def test_a_full_disk_names_the_applier_and_leaves_the_old_one(
         install.install(newer, tmp_path)
     assert target.read_bytes() == before
     assert [p.name for p in target.parent.iterdir()] == [target.name]
+
+
+@pytest.mark.parametrize(("verb", "expected"), [("version", 0o022), ("etcd-lead", 0o077)])
+def test_only_what_runs_by_itself_keeps_its_units_umask(verb: str, expected: int) -> None:
+    """A timer's verb makes no file, and is to be as confined as its unit says; for all others modes must be sure."""
+    before = os.umask(0o077)
+    try:
+        command.main(["--root", "/", verb, "more"])
+        assert os.umask(before) == expected
+    finally:
+        os.umask(before)
