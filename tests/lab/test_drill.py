@@ -95,7 +95,9 @@ def _assert_right(record: Record) -> None:
 def test_ctrl_c_heals_the_lab_first(settled: Site, tmp_path: Path) -> None:
     """In the middle of a fault: the host has its power again when the command has ended."""
     out, log = tmp_path / "stopped", tmp_path / "log"
-    command = [str(KEADB), "drill", "--stack", settled.name, "--fault", "witness-power-off", "--out", str(out)]
+    # What a shell starts in the background ignores Ctrl-C, and so does all that it starts.
+    command = ["env", "--default-signal=INT", str(KEADB), "drill", "--stack", settled.name]
+    command += ["--fault", "witness-power-off", "--out", str(out)]
     with log.open("w") as said:
         drill = subprocess.Popen(command, stdout=said, stderr=said, start_new_session=True)
     try:
