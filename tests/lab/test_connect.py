@@ -23,7 +23,7 @@ def _answer(site: Site, *options: str, statement: str = WHO) -> list[str]:
 def test_write_read_and_past_both(settled: Site) -> None:
     """The owner on the leader, the reader on the standby, and the owner at PostgreSQL itself."""
     assert _answer(settled) == ["kea_owner", "f", "5432"]
-    assert _answer(settled, "--read") == ["kea_read_a", "t", "5432"]
+    assert _answer(settled, "--read") == [settled.login("read")[0], "t", "5432"]
     assert _answer(settled, "--direct") == ["kea_owner", "f", "5432"]
 
 

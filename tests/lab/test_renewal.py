@@ -77,7 +77,7 @@ def _shown(site: Site, pair: Pair) -> dict[str, x509.Certificate]:
 def staying(settled: Site) -> Iterator[subprocess.Popen[str]]:
     """Clients that stay: one by the write port, one by the read port, one at the leader itself."""
     data = test_way._data(settled)
-    user = "kea_read_a"
+    user, secret = settled.login("read")
     ways = (clients.conninfo(data), clients.read_conninfo(data), clients.direct_conninfo(data))
     process = subprocess.Popen(
         [
@@ -87,7 +87,7 @@ def staying(settled: Site) -> Iterator[subprocess.Popen[str]]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env=dict(os.environ, PGPASSWORD=settled.secrets()[f"{user}_password"]),
+        env=dict(os.environ, PGPASSWORD=settled.secrets()[secret]),
     )
     try:
         assert _answers(process) == "1 1 1"

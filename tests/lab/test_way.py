@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from keadb.site import Site as SiteData
 
 pytestmark = pytest.mark.lab
-LOGINS = {"write": "kea_owner_a", "read": "kea_read_a"}
+LOGINS = {"write": "owner", "read": "read"}
 UNITS = ("pgbouncer", "haproxy", "keepalived")
 WHERE = "SELECT inet_server_addr(), current_user, pg_is_in_recovery()"
 
@@ -40,8 +40,9 @@ def _ca(site: Site) -> str:
     return str(ca)
 
 
-def _ask(site: Site, conninfo: str, user: str, statement: str = WHERE) -> subprocess.CompletedProcess[str]:
-    """Run a statement from inside the lab's network; the first row's fields are on standard output."""
+def _ask(site: Site, conninfo: str, key: str, statement: str = WHERE) -> subprocess.CompletedProcess[str]:
+    """Run a statement as the login in use of this pair, in the lab's network; the first row is on standard output."""
+    user, secret = site.login(key)
     script = "import sys, psycopg; print(*psycopg.connect(sys.argv[1]).execute(sys.argv[2]).fetchone())"
     return subprocess.run(
         [
@@ -51,7 +52,7 @@ def _ask(site: Site, conninfo: str, user: str, statement: str = WHERE) -> subpro
         capture_output=True,
         text=True,
         check=False,
-        env=dict(os.environ, PGPASSWORD=site.secrets()[f"{user}_password"]),
+        env=dict(os.environ, PGPASSWORD=site.secrets()[secret]),
         timeout=30,
     )
 
@@ -113,7 +114,8 @@ def on_the_way(settled: Site, tmp_path: Path) -> Iterator[Clients]:
     )
     conninfos = {"write": clients.conninfo(_data(settled)), "read": clients.read_conninfo(_data(settled))}
     running = {}
-    for what, user in LOGINS.items():
+    for what, key in LOGINS.items():
+        user, secret = settled.login(key)
         folder = tmp_path / what
         folder.mkdir()
         acks, stop = folder / "acks", folder / "stop"
@@ -123,7 +125,7 @@ def on_the_way(settled: Site, tmp_path: Path) -> Iterator[Clients]:
                 *(sys.executable, str(Path(__file__).with_name("way_client.py")), what),
                 *(f"{conninfos[what]} user={user} sslrootcert={_ca(settled)}", str(acks), str(stop)),
             ],
-            env=dict(os.environ, PGPASSWORD=settled.secrets()[f"{user}_password"]),
+            env=dict(os.environ, PGPASSWORD=settled.secrets()[secret]),
         )
         acks.touch()
         running[what] = Writer(process, acks, stop)
@@ -151,20 +153,20 @@ def test_names_and_address_are_verified_and_lead_to_leader_and_standby(settled: 
     vip = data.network.vip
     verified = "dbname=kea sslmode=verify-full connect_timeout=5"
     for conninfo in (clients.conninfo(data), f"host={vip} port=5432 {verified}"):
-        done = _ask(settled, conninfo, "kea_owner_a")
+        done = _ask(settled, conninfo, "owner")
         assert done.stdout.split() == ["127.0.0.1", "kea_owner", "False"], done.stderr
     ways = [clients.read_conninfo(data), f"host={vip} port=5433 {verified}"]
     ways += [f"host={data.standby_name} hostaddr={h.address} port=5433 {verified}" for h in data.database_hosts]
     for conninfo in ways:
-        done = _ask(settled, conninfo, "kea_read_a")
-        assert done.stdout.split() == ["127.0.0.1", "kea_read_a", "True"], done.stderr
+        done = _ask(settled, conninfo, "read")
+        assert done.stdout.split() == ["127.0.0.1", settled.login("read")[0], "True"], done.stderr
     refused = {
         f"host={vip} port=5432 dbname=kea sslmode=disable": "SSL required",
         f"host=other.example.com hostaddr={vip} port=5432 {verified}": "does not match host name",
         f"host={data.database_hosts[0].address} port=6432 {verified}": "No route to host",
     }
     for conninfo, why in refused.items():
-        done = _ask(settled, conninfo, "kea_read_a")
+        done = _ask(settled, conninfo, "read")
         assert done.returncode
         assert why in done.stderr
 
@@ -220,7 +222,7 @@ def test_without_its_pooler_the_leader_is_reached_directly(settled: Site, on_the
         MEASURED.append(f"way: leader's pooler stopped: {on_the_way.gaps_since(moment)}")
         assert _ways(settled)[leader]["proxy"]["write"] == "direct"
         address = str(settled.lab.address(leader))
-        done = _ask(settled, clients.conninfo(_data(settled)), "kea_owner_a")
+        done = _ask(settled, clients.conninfo(_data(settled)), "owner")
         assert done.stdout.split() == [address, "kea_owner", "False"], done.stderr
     finally:
         settled.lab.exec(leader, ["systemctl", "start", "pgbouncer"])
@@ -251,8 +253,8 @@ def test_the_holder_loses_power_and_a_lone_leader_serves_reads(settled: Site, on
     try:
         on_the_way.go_on(120)
         MEASURED.append(f"way: holder (standby) powered off: {on_the_way.gaps_since(moment)}")
-        done = _ask(settled, clients.read_conninfo(_data(settled)), "kea_read_a")
-        assert done.stdout.split() == ["127.0.0.1", "kea_read_a", "False"], done.stderr
+        done = _ask(settled, clients.read_conninfo(_data(settled)), "read")
+        assert done.stdout.split() == ["127.0.0.1", settled.login("read")[0], "False"], done.stderr
     finally:
         settled.lab.power_on(holder)
     settled.wait_until_healthy()
