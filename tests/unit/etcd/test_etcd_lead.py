@@ -80,6 +80,17 @@ def test_a_witness_that_is_not_healthy_takes_nothing(hosts: dict[str, HostRoot],
     assert running.leader == DB1
 
 
+def test_while_any_member_is_down_leadership_stays(hosts: dict[str, HostRoot], running: FakeCluster) -> None:
+    """It may be PostgreSQL's leader: a new leader of etcd would have everybody wait for its whole lease again."""
+    running.stop(DB2)
+    said = take(hosts[WITNESS])
+    assert said.startswith("not taking leadership: site-db-02")
+    assert said.endswith("a new leader would begin every lease anew")
+    assert "/v3/maintenance/transfer-leadership" not in running.calls
+    running.start(DB2)
+    assert take(hosts[WITNESS]) == f"took etcd's leadership from {DB1}"
+
+
 def test_without_a_leader_nothing_is_taken(hosts: dict[str, HostRoot], running: FakeCluster) -> None:
     running.leader = None
     assert "there is no leader" in take(hosts[WITNESS])
