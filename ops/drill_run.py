@@ -28,6 +28,8 @@ from ops.exits import CommandError
 READY_S, QUIET_S, AFTER_S = 90.0, 8.0, 3.0
 SERVED_S = 5.0
 MOST_HOLD_S = 60.0
+ETCD_HOME_S = 45.0
+"""Within which the witness has fetched etcd's leadership back: two rounds of its timer."""
 SETTLE_S = 2.0
 """A fault that heals itself needs a moment until anybody notices it."""
 
@@ -108,7 +110,19 @@ class _Run:
             reasons = "; ".join(made.problems)
             msg = f"the site was not whole within {WHOLE_S:.0f} s, so nothing was done to it: {reasons}"
             raise CommandError(msg)
-        return places(made)
+        return self._led_from_the_witness(places(made))
+
+    def _led_from_the_witness(self, found: Places) -> Places:
+        """Wait until etcd is led from where the site keeps it, or as long as that should take; return who is where.
+
+        Else this run's fault would meet what the last one left: the witness fetches the leadership back every 20 s.
+        """
+        home = self.drilled.site.witness
+        end = time.monotonic() + ETCD_HOME_S
+        while home is not None and found.etcd_leader != home.name and time.monotonic() < end:
+            time.sleep(1)
+            found = places(self.drilled.status())
+        return found
 
     def _scene(self, before: Places) -> Scene:
         site = self.drilled.site
