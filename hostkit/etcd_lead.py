@@ -85,8 +85,8 @@ def take(ctx: Context, plan: Plan, *, now: float | None = None) -> str:
 
 
 def _ill(plan: Plan, tls: ssl.SSLContext) -> str:
-    """Return why some member is not healthy; empty when all are."""
-    for member in plan.members:
+    """Return why some other member is not healthy; empty when all are."""
+    for member in (m for m in plan.members if m != plan.me):
         healthy, why = Etcd(member, plan.client_port, tls=tls).healthy()
         if not healthy:
             return f"{why}; a new leader would begin every lease anew"
