@@ -56,21 +56,17 @@ def _main_processes(site: Site) -> dict[str, str]:
     return found
 
 
-def _day(site: Site, host: str, pair: Pair) -> dt.date:
-    """Return the day from which the certificate is good that PostgreSQL shows on this host."""
-    return _of_port(site, host, "PostgreSQL", pair).not_valid_before_utc.date()
-
-
-def _of_port(site: Site, host: str, name: str, pair: Pair) -> x509.Certificate:
+def _of_port(site: Site, name: str, pair: Pair) -> x509.Certificate:
+    """Return the certificate that one port shows to the first host."""
     question = PORTS[name].question(site) | {"cert": str(pair.cert), "key": str(pair.key)}
-    heard = ask(site, host, **question)
+    heard = ask(site, site.database_hosts[0], **question)
     assert heard["went_on"], (name, heard)
     return x509.load_der_x509_certificate(bytes.fromhex(heard["shown"]))
 
 
 def _shown(site: Site, pair: Pair) -> dict[str, x509.Certificate]:
     """Return the certificate that each port of the first host and of the virtual address shows."""
-    return {name: _of_port(site, site.database_hosts[0], name, pair) for name in PORTS}
+    return {name: _of_port(site, name, pair) for name in PORTS}
 
 
 @pytest.fixture
@@ -128,8 +124,11 @@ def test_new_certificates_reach_every_port_and_cut_nobody(
     settled.edit(renew)
     settled.keadb("up", "--stack", settled.name, "--yes")
     # Patroni hands a reload on to PostgreSQL in its next loop.
-    first = settled.database_hosts[0]
-    wait_for("PostgreSQL with its new certificate", lambda: _day(settled, first, pair) == epoch[0], 60)
+    wait_for(
+        "PostgreSQL with its new certificate",
+        lambda: _of_port(settled, "PostgreSQL", pair).not_valid_before_utc.date() == epoch[0],
+        60,
+    )
     after = _shown(settled, pair)
     for name, certificate in after.items():
         assert certificate.not_valid_before_utc.date() == epoch[0], name
